@@ -1,0 +1,9 @@
+"""One thread: the tests are small, and threads that wait for one another cost more than they give."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+torch.set_num_threads(1)
