@@ -14,17 +14,37 @@ FOLDER = Path(
 ).resolve()
 
 
+KINDS = (
+    "masqclip_",
+    "masqclip_infer_",
+    "masqclip_proposal_head_",
+    "masqclip_train_",
+    "masqclip_distill_",
+    "mask2former_criterion_",
+    "maskclip_rma_",
+    "maskclip_infer_",
+    "fcclip_full_",
+    "fcclip_post_",
+    "maft_ipclip_",
+    "maft_losses_",
+    "ovseg_",
+    "panoptic_quality_",
+)
+
+
 def cases(prefix: str) -> list[Any]:
-    """One parameter a case whose name is the prefix and one more word; one that skips if none."""
-    found = sorted(path for path in FOLDER.glob(f"{prefix}*") if _is_case(path, prefix))
+    """One parameter a case of the kind that `prefix` names; one that skips if there is none."""
+    found = sorted(path for path in FOLDER.glob(f"{prefix}*") if _kind(path) == prefix)
     if not found:
         reason = f"no case {prefix}* in {FOLDER}; set OVSEG_REFERENCE"
         return [pytest.param(None, id=f"{prefix}none", marks=pytest.mark.skip(reason=reason))]
     return [pytest.param(path, id=path.stem) for path in found]
 
 
-def _is_case(path: Path, prefix: str) -> bool:
-    return (path.suffix == ".safetensors" or path.is_dir()) and "_" not in path.stem[len(prefix) :]
+def _kind(path: Path) -> str | None:
+    if path.suffix != ".safetensors" and not path.is_dir():
+        return None
+    return max((kind for kind in KINDS if path.name.startswith(kind)), key=len, default=None)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
