@@ -102,7 +102,9 @@ def recipe_path(name: str) -> Path:
     if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
         if Path(name).is_file():
             return Path(name)
-        raise RecipeError(f"{name}: no such recipe file; shipped are {', '.join(shipped_recipes())}")
+        raise RecipeError(
+            f"{name}: no such recipe file; shipped are {', '.join(shipped_recipes())}"
+        )
     path = recipes_folder() / f"{name}.yaml"
     if name in shipped_recipes():
         return path
@@ -126,7 +128,7 @@ def parse_recipe(text: str, *, name: str, overrides: Sequence[str] = ()) -> Reci
         RecipeError: the text is no YAML mapping, or holds an unknown section.
     """
     try:
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        content = yaml.load(text, Loader=_Loader)
     except RecipeError as error:
         raise RecipeError(f"{name}: {error}") from None
     except (yaml.YAMLError, RecursionError) as error:
@@ -168,7 +170,9 @@ def options_for(
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in options:
             raise RecipeError(f"[{section}] {key} is missing; {_label(target)} needs it")
-    return {key: _coerced(section, key, value, hints.get(key, Any)) for key, value in options.items()}
+    return {
+        key: _coerced(section, key, value, hints.get(key, Any)) for key, value in options.items()
+    }
 
 
 def build(section: str, options: dict[str, Any], target: Callable[..., T], **parts: Any) -> T:
@@ -191,7 +195,9 @@ def choose(section: str, options: dict[str, Any], table: dict[str, T]) -> tuple[
     if name is None:
         raise RecipeError(f"[{section}] name is missing; one of {', '.join(table)}")
     if name not in table:
-        raise RecipeError(f"[{section}] name: there is no {name!r}{_suggestion(str(name), list(table))}")
+        raise RecipeError(
+            f"[{section}] name: there is no {name!r}{_suggestion(str(name), list(table))}"
+        )
     return table[name], rest
 
 
@@ -228,15 +234,21 @@ def _checked(content: dict[str, Any], name: str) -> Recipe:
         if key == "seed":
             continue
         if key not in SECTIONS:
-            raise RecipeError(f"{name}: there is no section {key!r}{_suggestion(str(key), SECTIONS)}")
+            raise RecipeError(
+                f"{name}: there is no section {key!r}{_suggestion(str(key), SECTIONS)}"
+            )
         if value is not None and not isinstance(value, dict):
-            raise RecipeError(f"{name}: section {key} is a mapping of options, found {_kind(value)}")
+            raise RecipeError(
+                f"{name}: section {key} is a mapping of options, found {_kind(value)}"
+            )
     seed = _coerced(name, "seed", content.pop("seed", 0), int)
     return Recipe(name, seed, {key: dict(value or {}) for key, value in content.items()})
 
 
 def _coerced(section: str, key: str, value: Any, hint: Any) -> Any:
-    wanted = f"[{section}] {key}: expected {_hint_name(hint)}, found {json.dumps(value, default=str)}"
+    wanted = (
+        f"[{section}] {key}: expected {_hint_name(hint)}, found {json.dumps(value, default=str)}"
+    )
     if isinstance(value, bool) and not _allows(hint, bool):
         raise RecipeError(f"{wanted}; put it in quotes if it is a word")
     try:

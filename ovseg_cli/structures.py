@@ -106,7 +106,8 @@ class Proposals:
     """Class-agnostic masks.
 
     Attributes:
-        mask_logits: (N, h, w) above 0 is inside; they cover `frame.padded` at the proposer's stride.
+        mask_logits: (N, h, w) above 0 is inside; they cover `frame.padded` at the proposer's
+            stride.
         frame: how the mask logits lie in the image.
         scores: (N,) object scores, 0 to 1.
         embeddings: (N, D) the head's own embeddings in CLIP's space, where it has them.

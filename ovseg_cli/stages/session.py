@@ -1,0 +1,138 @@
+"""What every stage that writes into a run directory does around its own work."""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..device import Precision, select_device
+from ..errors import RecipeError
+from ..recipe import Recipe
+from ..run import Run, StageRecord, fingerprint_of
+from ..training import distributed
+from ..training.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user says to any stage.
+
+    Attributes:
+        run: where artifacts are read and written.
+        recipe: the resolved recipe.
+        device: where to compute.
+        precision: of the forward passes.
+        restart: begin anew instead of going on, or of leaving finished work as it is.
+    """
+
+    run: Run
+    recipe: Recipe
+    device: torch.device = field(default_factory=lambda: select_device("cpu"))
+    precision: Precision = "fp32"
+    restart: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage made.
+
+    Attributes:
+        stage: its name.
+        artifact: `kind/name` of what it made, if that is an artifact.
+        results: figures for people.
+        seconds: wall-clock time.
+        already_done: True if an earlier run of the same settings had made it.
+    """
+
+    stage: str
+    artifact: str | None
+    results: dict[str, Any]
+    seconds: float
+    already_done: bool = False
+
+
+def run_stage(
+    settings: Settings,
+    stage: str,
+    work: Callable[[str], dict[str, Any]],
+    *,
+    artifact: str | None,
+    sections: tuple[str, ...],
+    inputs: dict[str, str] | None = None,
+) -> Outcome:
+    """Does a stage's work once: locked, recorded, and left alone where it is done already.
+
+    Args:
+        settings: what the user said.
+        stage: the command's name, `train-clip`.
+        work: makes and saves the artifact; it is given the fingerprint for its checkpoint and
+            returns the figures to record.
+        artifact: `kind/name` of what it makes.
+        sections: the recipe's sections that decide the result.
+        inputs: what it reads, with hashes.
+
+    Raises:
+        RunError: another process writes into the run directory.
+    """
+    options = {name: settings.recipe.section(name) for name in sections}
+    fingerprint = fingerprint_of(stage, options, settings.recipe.seed, inputs, settings.precision)
+    started = distributed.start(settings.device)
+    try:
+        with settings.run.lock() if distributed.is_main() else nullcontext():
+            distributed.barrier()
+            if settings.restart:
+                Checkpoint(settings.run, stage, fingerprint).remove()
+            elif done := settings.run.finished(stage, fingerprint):
+                distributed.barrier()
+                return Outcome(stage, artifact, done["results"], done["seconds"], True)
+            distributed.barrier()
+            if distributed.is_main():
+                settings.run.save_recipe(settings.recipe)
+            start = time.monotonic()
+            results = work(fingerprint)
+            seconds = float(results.get("seconds", time.monotonic() - start))
+            if distributed.is_main():
+                settings.run.record(
+                    StageRecord(
+                        stage=stage,
+                        fingerprint=fingerprint,
+                        seconds=round(seconds, 1),
+                        artifact=artifact,
+                        seed=settings.recipe.seed,
+                        device=str(settings.device),
+                        inputs=inputs or {},
+                        results=results,
+                    )
+                )
+            Checkpoint(settings.run, stage, fingerprint).remove()
+            distributed.barrier()
+            return Outcome(stage, artifact, results, seconds)
+    finally:
+        if started:
+            distributed.stop()
+
+
+def dataset_root(settings: Settings) -> Path:
+    """The folder of the recipe's dataset: below OVSEG_DATA, the run directory or this folder.
+
+    Raises:
+        RecipeError: the recipe names no dataset, or no such folder exists.
+    """
+    root = settings.recipe.section("dataset").get("root")
+    if not root:
+        raise RecipeError("[dataset] root is missing; set it to the dataset's folder")
+    bases = [Path(os.environ["OVSEG_DATA"])] if os.environ.get("OVSEG_DATA") else []
+    places = [base / str(root) for base in [*bases, settings.run.path, Path()]]
+    for place in places:
+        if place.is_dir():
+            return place
+    looked = ", ".join(str(place) for place in places)
+    raise RecipeError(
+        f"[dataset] root: no folder {root!r} (looked for {looked}); make the synthetic set with "
+        "'ovseg datasets make shapes DIR', or name your folder with --set dataset.root=DIR"
+    )
