@@ -1,0 +1,145 @@
+"""The tokens of open_clip's vision transformer, layer by layer, with the weights where they are.
+
+Extra tokens that only read the image (mask class tokens) need its keys and values and nothing else:
+the image's own stream is what it would be without them.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovseg_cli.errors import CheckpointError
+
+
+class KeysValues(NamedTuple):
+    """What one layer's attention reads of the image, the class token first."""
+
+    keys: Float[Tensor, "B heads L d"]
+    values: Float[Tensor, "B heads L d"]
+
+
+def plain_vision_transformer(visual: nn.Module) -> VisionTransformer:
+    """The image tower, if mask class tokens can be put into it.
+
+    Raises:
+        CheckpointError: it is not a vision transformer with a class token and plain blocks.
+    """
+    plain = isinstance(visual, VisionTransformer) and (
+        visual.attn_pool is None
+        and visual.pool_type == "tok"
+        and visual.grid_size[0] == visual.grid_size[1]
+        and all(type(block) is ResidualAttentionBlock for block in visual.transformer.resblocks)
+    )
+    if not plain:
+        raise CheckpointError(
+            f"clip: mask class tokens need a square vision transformer with a class token and "
+            f"plain attention, and this image tower is a {type(visual).__name__} of another kind; "
+            "choose one such as ViT-L-14-336-quickgelu"
+        )
+    return visual
+
+
+def split_heads(tokens: Float[Tensor, "B L C"], heads: int) -> Float[Tensor, "B heads L d"]:
+    """The channels of each token shared out among the heads."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def image_tokens(
+    visual: VisionTransformer, pixels: Float[Tensor, "B 3 R R"]
+) -> Float[Tensor, "B L C"]:
+    """Class token and patches as they enter the first layer.
+
+    Args:
+        visual: the image tower; its `conv1` may be any module that gives a (B, C, h, w) grid.
+        pixels: normalised images of the tower's size.
+    """
+    patches = visual.conv1(pixels).flatten(2).transpose(1, 2)  # (B, P, C)
+    class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    tokens = torch.cat([class_token, patches], dim=1)
+    return visual.ln_pre(tokens + visual.positional_embedding.to(tokens.dtype))
+
+
+@torch.no_grad()
+def keys_and_values(
+    visual: VisionTransformer, pixels: Float[Tensor, "B 3 R R"]
+) -> Iterator[KeysValues]:
+    """The frozen tower's keys and values, layer by layer, without gradient.
+
+    Nothing is computed that no later layer reads: the last layer stops at its keys and values.
+
+    Args:
+        visual: the image tower.
+        pixels: normalised images of the tower's size.
+    """
+    tokens = image_tokens(visual, pixels)
+    last = visual.transformer.resblocks[-1]
+    for block in visual.transformer.resblocks:
+        attention, normed = block.attn, block.ln_1(tokens)
+        first = attention.embed_dim if block is last else 0
+        projected = F.linear(
+            normed, attention.in_proj_weight[first:], attention.in_proj_bias[first:]
+        )
+        *queries, keys, values = (
+            split_heads(part, attention.num_heads)
+            for part in projected.split(attention.embed_dim, dim=-1)
+        )
+        yield KeysValues(keys, values)
+        if block is not last:
+            attended = F.scaled_dot_product_attention(queries[0], keys, values)
+            tokens = finish_block(block, tokens, attended)
+
+
+def finish_block(
+    block: ResidualAttentionBlock,
+    tokens: Float[Tensor, "B L C"],
+    attended: Float[Tensor, "B heads L d"],
+) -> Float[Tensor, "B L C"]:
+    """What follows the attention in a block: output projection and MLP, both residual."""
+    attended = attended.transpose(1, 2).flatten(2)  # (B, L, C)
+    tokens = tokens + block.ls_1(block.attn.out_proj(attended))
+    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+
+
+def own_queries(
+    block: ResidualAttentionBlock, normed: Float[Tensor, "B L C"]
+) -> Float[Tensor, "B L C"]:
+    """The queries that the block's own projection gives for normed tokens."""
+    width = block.attn.embed_dim
+    return F.linear(normed, block.attn.in_proj_weight[:width], block.attn.in_proj_bias[:width])
+
+
+def read_image(
+    block: ResidualAttentionBlock,
+    tokens: Float[Tensor, "B N C"],
+    queries: Float[Tensor, "B N C"],
+    image: KeysValues,
+    visible: Bool[Tensor, "B N L"],
+) -> Float[Tensor, "B N C"]:
+    """One layer of tokens that read the image and not one another.
+
+    Args:
+        block: the layer, whose output projection and MLP the tokens share.
+        tokens: (B, N, C) as they enter the layer.
+        queries: (B, N, C) projected from the normed tokens.
+        image: the layer's keys and values of the image.
+        visible: (B, N, L) True where a token may look; a row without any gives NaN.
+    """
+    attended = F.scaled_dot_product_attention(
+        split_heads(queries, block.attn.num_heads),
+        image.keys,
+        image.values,
+        attn_mask=visible[:, None],
+    )
+    return finish_block(block, tokens, attended)
+
+
+def project_class_tokens(
+    visual: VisionTransformer, tokens: Float[Tensor, "B N C"]
+) -> Float[Tensor, "B N D"]:
+    """The last layer's tokens in CLIP's joint space, as the class token gets there."""
+    return visual.ln_post(tokens) @ visual.proj

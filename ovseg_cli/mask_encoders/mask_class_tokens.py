@@ -1,0 +1,133 @@
+"""Mask class tokens: CLIP's class token once more for every mask, seeing that mask's patches only.
+
+MaskCLIP (Ding et al., ICML 2023), section 3.2, with frozen queries; MasQCLIP (Xu et al., ICCV
+2023), section 3.3, with new query projections in every layer (MasQ-Tuning).
+
+A mask token reads the image and nothing reads it, so the frozen tower's keys and values are computed
+once an image, without gradient, and N masks are N more queries. Same results as the released code,
+which runs both kinds of token in one sequence. As released, and not in the papers: the token's
+position is a parameter of its own, tuned with the queries; a mask sees a patch when any pixel of
+it has a positive logit; the class token is visible to every mask, so an empty mask is defined.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovseg_cli.clip.encoder import ClipEncoder
+from ovseg_cli.clip.vision_transformer import (
+    keys_and_values,
+    own_queries,
+    project_class_tokens,
+    read_image,
+)
+from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals
+
+
+class MaskClassTokens(nn.Module):
+    """Masks in CLIP's joint space, through tokens that see the masked patches of the whole image.
+
+    The CLIP is frozen: its parameters no longer require gradients once it is handed over here.
+    With `query="new"` the trainable parameters are `query_projections` and `mask_position`.
+
+    Args:
+        clip: the CLIP, whose image tower must be a plain vision transformer.
+        query: "clip" for the tower's own query projections, "new" for MasQ-Tuning's.
+        query_init: how new projections begin: "random" is PyTorch's linear layer (as released),
+            "clip" copies the tower's.
+        seed: of the random beginning.
+
+    Raises:
+        CheckpointError: the image tower is of another kind.
+    """
+
+    def __init__(
+        self,
+        clip: ClipEncoder,
+        *,
+        query: Literal["clip", "new"] = "clip",
+        query_init: Literal["random", "clip"] = "random",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.clip = clip.requires_grad_(False)
+        position = clip.visual.positional_embedding[0].detach().clone()
+        self.mask_position = nn.Parameter(position, requires_grad=query == "new")
+        self.query_projections: nn.ModuleList | None = None
+        if query == "new":
+            self.query_projections = new_query_projections(clip, query_init, seed)
+
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"], visible: Bool[Tensor, "B N P"]
+    ) -> Float[Tensor, "B N D"]:
+        """Embeddings of every image's masks, not normalised, float32.
+
+        Args:
+            images: RGB, 0 to 255, whole and padded as the proposer saw them.
+            visible: from `visible_patches`; rows without any patch, such as padding where images
+                have fewer masks, see the class token alone.
+        """
+        visual = self.clip.visual
+        visible = F.pad(visible, (1, 0), value=True)  # (B, N, L): every mask sees the class token
+        start = visual.ln_pre(visual.class_embedding + self.mask_position)
+        tokens = start.expand(*visible.shape[:2], -1)  # (B, N, C)
+        layers = keys_and_values(visual, self.clip.preprocess(images))
+        for index, image in enumerate(layers):
+            block = visual.transformer.resblocks[index]
+            queries = self._queries(index, block.ln_1(tokens))
+            tokens = read_image(block, tokens, queries, image, visible)
+        return project_class_tokens(visual, tokens).float()
+
+    def _queries(self, index: int, normed: Tensor) -> Tensor:
+        if self.query_projections is None:
+            return own_queries(self.clip.visual.transformer.resblocks[index], normed)
+        return self.query_projections[index](normed)
+
+    @torch.no_grad()
+    def visible_patches(self, mask_logits: Float[Tensor, "B N h w"]) -> Bool[Tensor, "B N P"]:
+        """Which patches each mask's token may see: those with a pixel whose logit is above 0.
+
+        Args:
+            mask_logits: over the same area as the images, at any stride.
+        """
+        visual, side = self.clip.visual, self.clip.resolution
+        if mask_logits.shape[1] == 0:
+            return mask_logits.new_zeros(len(mask_logits), 0, visual.grid_size[0] ** 2).bool()
+        at_pixels = F.interpolate(mask_logits.float(), (side, side), mode="bilinear")
+        at_patches = F.max_pool2d(at_pixels, side // visual.grid_size[0])
+        return at_patches.flatten(2) > 0
+
+    @torch.no_grad()
+    def encode(self, framed: FramedImage, proposals: Proposals) -> EncodedMasks:
+        """The proposals of one image as CLIP sees them; the masks pass through."""
+        device = self.clip.device
+        visible = self.visible_patches(proposals.mask_logits[None].to(device))
+        embeddings = self(framed.pixels[None].to(device), visible)[0]
+        valid = torch.ones(len(embeddings), dtype=torch.bool, device=device)
+        return EncodedMasks(embeddings, proposals.mask_logits, valid)
+
+
+def new_query_projections(
+    clip: ClipEncoder, init: Literal["random", "clip"], seed: int
+) -> nn.ModuleList:
+    """A query projection for every layer of the tower, (C, C) with bias.
+
+    Args:
+        clip: whose layers and sizes they follow.
+        init: "random" or "clip", see `MaskClassTokens`.
+        seed: of the random beginning.
+    """
+    blocks = clip.visual.transformer.resblocks
+    width = blocks[0].attn.embed_dim
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        projections = nn.ModuleList(nn.Linear(width, width) for _ in blocks)
+    projections.to(blocks[0].attn.in_proj_weight)
+    if init == "clip":
+        for projection, block in zip(projections, blocks, strict=True):
+            projection.weight.data.copy_(block.attn.in_proj_weight[:width])
+            projection.bias.data.copy_(block.attn.in_proj_bias[:width])
+    return projections
