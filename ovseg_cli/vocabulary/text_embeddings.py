@@ -1,0 +1,165 @@
+"""The words of a vocabulary in CLIP's joint space: every name in every template, encoded once."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import StorageError, VocabularyError
+from ..storage import writing
+from ..structures import TextEmbeddings, Vocabulary
+from .templates import NAME_ONLY
+
+EncodeText = Callable[[Sequence[str]], Float[Tensor, "T D"]]
+
+BATCH = 256
+_FORMAT = 1
+_log = logging.getLogger(__name__)
+
+
+def text_embeddings(
+    vocabulary: Vocabulary,
+    encode_text: EncodeText,
+    *,
+    templates: Sequence[str] = NAME_ONLY,
+    background: str | None = None,
+    cache: Path | None = None,
+    model_key: str = "",
+) -> TextEmbeddings:
+    """One row a synonym, in the order of the classes, on the CPU.
+
+    With the single template "{}" a row is the raw embedding of the name, as MasQCLIP averages
+    synonyms before normalising. With other templates each sentence's embedding is normalised, and
+    so is their mean, as in ViLD.
+
+    Args:
+        vocabulary: the classes.
+        encode_text: CLIP's text tower, sentences to (T, D).
+        templates: sentences with one {} each.
+        background: a word that becomes a last class of its own, flagged as background.
+        cache: a folder that keeps embeddings by content, so that no word is encoded twice.
+        model_key: what tells this text tower from any other, its weights' hash; needed by `cache`.
+
+    Raises:
+        ValueError: a template without exactly one {}, or a cache without a model key.
+    """
+    _check(vocabulary, templates, cache, model_key)
+    words = [word for synonyms in vocabulary.synonyms for word in synonyms]
+    class_of = [index for index, synonyms in enumerate(vocabulary.synonyms) for _ in synonyms]
+    if background is not None:
+        words.append(background)
+        class_of.append(len(vocabulary))
+    unique = list(dict.fromkeys(words))
+    row_of = {word: row for row, word in enumerate(unique)}
+    embeddings = _cached(unique, encode_text, templates, cache, model_key)
+    return TextEmbeddings(
+        embeddings=embeddings[[row_of[word] for word in words]],
+        class_of=torch.tensor(class_of),
+        has_background=background is not None,
+    )
+
+
+def check_text_lengths(
+    vocabulary: Vocabulary,
+    *,
+    count_tokens: Callable[[str], int],
+    context_length: int,
+    templates: Sequence[str] = NAME_ONLY,
+) -> None:
+    """Refuses words that a text tower would cut off.
+
+    Args:
+        vocabulary: the classes.
+        count_tokens: the tokens of a sentence, those for start and end included.
+        context_length: how many tokens the text tower reads.
+        templates: the sentences that the words go into.
+
+    Raises:
+        VocabularyError: a word needs more tokens than there are.
+    """
+    for word in dict.fromkeys(word for synonyms in vocabulary.synonyms for word in synonyms):
+        longest = max(count_tokens(template.replace("{}", word)) for template in templates)
+        if longest > context_length:
+            raise VocabularyError(
+                f"label {word!r}: {longest} tokens, but this model's text tower reads "
+                f"{context_length}; use a shorter one"
+            )
+
+
+def _check(
+    vocabulary: Vocabulary, templates: Sequence[str], cache: Path | None, model_key: str
+) -> None:
+    if not len(vocabulary):
+        raise ValueError("a vocabulary without classes has no text embeddings")
+    bad = [template for template in templates if template.count("{}") != 1]
+    if bad or not templates:
+        raise ValueError(f"a template needs exactly one {{}}: {bad or 'there is none'}")
+    if cache is not None and not model_key:
+        raise ValueError("a cache of text embeddings needs the model's key")
+
+
+def _cached(
+    words: Sequence[str],
+    encode_text: EncodeText,
+    templates: Sequence[str],
+    cache: Path | None,
+    model_key: str,
+) -> Float[Tensor, "U D"]:
+    if cache is None:
+        return _encode(words, encode_text, templates)
+    content = json.dumps([_FORMAT, model_key, list(templates), list(words)])
+    path = cache / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
+    embeddings = _read(path, len(words))
+    if embeddings is None:
+        embeddings = _encode(words, encode_text, templates)
+        _write(path, embeddings)
+    return embeddings
+
+
+def _encode(
+    words: Sequence[str], encode_text: EncodeText, templates: Sequence[str]
+) -> Float[Tensor, "U D"]:
+    if tuple(templates) == NAME_ONLY:
+        return _in_batches(words, encode_text)
+    total: Tensor | int = 0
+    for template in templates:
+        sentences = [template.replace("{}", word) for word in words]
+        total = total + F.normalize(_in_batches(sentences, encode_text), dim=-1)
+    assert isinstance(total, Tensor)
+    return F.normalize(total, dim=-1)
+
+
+@torch.no_grad()
+def _in_batches(sentences: Sequence[str], encode_text: EncodeText) -> Float[Tensor, "U D"]:
+    starts = range(0, len(sentences), BATCH)
+    return torch.cat(
+        [encode_text(sentences[start : start + BATCH]).float().cpu() for start in starts]
+    )
+
+
+def _read(path: Path, rows: int) -> Tensor | None:
+    try:
+        embeddings = load_file(path)["embeddings"]
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, KeyError, OSError) as error:
+        _log.warning("%s: not readable (%s); the words are encoded again", path, error)
+        return None
+    return embeddings if len(embeddings) == rows else None
+
+
+def _write(path: Path, embeddings: Tensor) -> None:
+    """A cache that cannot be written costs time, not the result."""
+    try:
+        with writing(path) as temporary:
+            save_file({"embeddings": embeddings.contiguous()}, temporary)
+    except (StorageError, SafetensorError, OSError) as error:
+        _log.warning("the text embeddings are not kept: %s", error)

@@ -1,0 +1,72 @@
+import pytest
+
+from ovseg_cli.errors import VocabularyError
+from ovseg_cli.vocabulary import (
+    builtin_ids,
+    builtin_names,
+    builtin_title,
+    builtin_vocabulary,
+    category_ids,
+    parse_labels,
+)
+
+SIZES = {  # classes, things, seen classes (0: the dataset has no such split)
+    "ade20k_150": (150, 100, 0),
+    "ade20k_847": (847, None, 0),
+    "cityscapes_19": (19, 8, 0),
+    "coco_48_17": (65, 65, 48),
+    "coco_80": (80, 80, 0),
+    "coco_panoptic_133": (133, 80, 0),
+    "coco_stuff_171": (171, 80, 156),
+    "lvis_1203": (1203, 1203, 866),
+    "mapillary_65": (65, 37, 0),
+    "pascal_context_59": (59, None, 0),
+    "pascal_context_459": (459, None, 0),
+    "pascal_voc_20": (20, 20, 0),
+}
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_every_list_is_whole(name) -> None:
+    vocabulary = builtin_vocabulary(name)
+    assert len(set(vocabulary.names)) == len(vocabulary)
+    assert len(set(builtin_ids(name))) == len(vocabulary)
+    assert vocabulary.names == tuple(words[0] for words in vocabulary.synonyms)
+    assert all(len(set(words)) == len(words) for words in vocabulary.synonyms)
+    assert all(word == word.strip() and word for words in vocabulary.synonyms for word in words)
+    assert builtin_title(name)
+    assert parse_labels(name) == vocabulary
+
+
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_lists_have_the_published_sizes(name) -> None:
+    classes, things, seen = SIZES[name]
+    vocabulary = builtin_vocabulary(name)
+    assert len(vocabulary) == classes
+    assert things is None or sum(vocabulary.is_thing) == things
+    assert sum(vocabulary.seen) == seen
+
+
+def test_cocos_stuff_has_masqclips_words() -> None:
+    vocabulary = builtin_vocabulary("coco_panoptic_133")
+    ids = builtin_ids("coco_panoptic_133")
+    assert set(vocabulary.synonyms[ids.index(184)]) == {"branch", "tree", "bush", "leaves"}
+    assert vocabulary.synonyms[ids.index(171)] == ("brick wall",)
+    assert sum(len(words) for words in vocabulary.synonyms) == 159
+
+
+def test_ade20ks_names_are_split_at_commas() -> None:
+    synonyms = builtin_vocabulary("ade20k_150").synonyms
+    assert sum(len(words) > 1 for words in synonyms) == 41
+    assert sum(len(words) > 1 for words in builtin_vocabulary("ade20k_847").synonyms) == 217
+
+
+def test_category_ids_are_the_lists_own_or_count_from_one() -> None:
+    assert category_ids(parse_labels("coco_48_17"))[:5] == (1, 2, 3, 4, 5)
+    assert category_ids(parse_labels("coco_48_17"))[-1] == 90
+    assert category_ids(parse_labels("beer,wine")) == (1, 2)
+
+
+def test_an_unknown_list_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(VocabularyError, match="no built-in vocabulary 'coco'; there are ade20k"):
+        builtin_vocabulary("coco")

@@ -1,0 +1,128 @@
+import hashlib
+import os
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ovseg_cli.errors import VocabularyError
+from ovseg_cli.vocabulary import VILD, check_text_lengths, parse_labels, text_embeddings
+
+
+class Encoder:
+    """Any text has its own vector; what was asked is remembered."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, sentences):
+        self.asked += sentences
+        return torch.stack([self.vector(sentence) for sentence in sentences])
+
+    def vector(self, sentence):
+        seed = int.from_bytes(hashlib.sha256(sentence.encode()).digest()[:4], "big")
+        return torch.randn(8, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+@pytest.fixture
+def encode():
+    return Encoder()
+
+
+def test_bare_names_keep_their_length_and_come_in_the_order_of_classes(encode) -> None:
+    texts = text_embeddings(parse_labels("couch/sofa,dog"), encode)
+    assert texts.class_of.tolist() == [0, 0, 1]
+    expected = torch.stack([encode.vector(word) for word in ("couch", "sofa", "dog")])
+    torch.testing.assert_close(texts.embeddings, expected)
+    assert not texts.has_background
+
+
+def test_the_background_is_the_last_class(encode) -> None:
+    texts = text_embeddings(parse_labels("couch/sofa,dog"), encode, background="background")
+    assert texts.class_of.tolist() == [0, 0, 1, 2]
+    assert texts.has_background
+    torch.testing.assert_close(texts.embeddings[-1], encode.vector("background"))
+
+
+def test_templates_are_normalised_averaged_and_normalised(encode) -> None:
+    texts = text_embeddings(parse_labels("dog"), encode, templates=("a {}", "two {}s"))
+    first, second = (F.normalize(encode.vector(text), dim=0) for text in ("a dog", "two dogs"))
+    torch.testing.assert_close(texts.embeddings[0], F.normalize(first + second, dim=0))
+
+
+def test_a_word_is_encoded_once_though_it_stands_for_two_classes(encode) -> None:
+    vocabulary = parse_labels("ade20k_150")  # "screen" is a synonym of three
+    texts = text_embeddings(vocabulary, encode)
+    words = [word for synonyms in vocabulary.synonyms for word in synonyms]
+    assert len(texts.embeddings) == len(words) > len(encode.asked) == len(set(words))
+    rows = [index for index, word in enumerate(words) if word == "screen"]
+    assert len(rows) > 1
+    assert all(torch.equal(texts.embeddings[row], encode.vector("screen")) for row in rows)
+
+
+def test_braces_in_a_name_are_letters_like_others(encode) -> None:
+    text_embeddings(parse_labels("{0} and {}"), encode, templates=("a {}",))
+    assert encode.asked == ["a {0} and {}"]
+
+
+def test_the_cache_answers_the_second_time(encode, tmp_path) -> None:
+    vocabulary = parse_labels("couch/sofa,dog")
+    options = {"templates": VILD, "background": "background", "cache": tmp_path}
+    first = text_embeddings(vocabulary, encode, model_key="a", **options)
+    asked = len(encode.asked)
+    again = text_embeddings(vocabulary, encode, model_key="a", **options)
+    assert len(encode.asked) == asked == 14 * 4
+    assert torch.equal(first.embeddings, again.embeddings)
+    assert first.class_of.tolist() == again.class_of.tolist()
+
+
+def test_other_weights_words_or_templates_are_not_taken_from_the_cache(encode, tmp_path) -> None:
+    for labels, templates, key in [
+        ("dog", ("{}",), "a"),
+        ("dog", ("{}",), "b"),
+        ("cat", ("{}",), "a"),
+        ("dog", ("a {}",), "a"),
+    ]:
+        before = len(encode.asked)
+        text_embeddings(
+            parse_labels(labels), encode, templates=templates, cache=tmp_path, model_key=key
+        )
+        assert len(encode.asked) == before + 1
+
+
+def test_a_damaged_cache_is_made_again(encode, tmp_path) -> None:
+    vocabulary = parse_labels("dog")
+    text_embeddings(vocabulary, encode, cache=tmp_path, model_key="a")
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:20])
+    texts = text_embeddings(vocabulary, encode, cache=tmp_path, model_key="a")
+    torch.testing.assert_close(texts.embeddings[0], encode.vector("dog"))
+    assert file.stat().st_size > 20
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(encode, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    texts = text_embeddings(
+        parse_labels("dog"), encode, cache=tmp_path / "file" / "cache", model_key="a"
+    )
+    assert len(texts.embeddings) == 1
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("templates", [(), ("a dog",), ("{} {}",)])
+def test_templates_without_one_place_are_a_callers_mistake(encode, templates) -> None:
+    with pytest.raises(ValueError, match="exactly one"):
+        text_embeddings(parse_labels("dog"), encode, templates=templates)
+
+
+def test_a_cache_needs_a_models_key(encode, tmp_path) -> None:
+    with pytest.raises(ValueError, match="key"):
+        text_embeddings(parse_labels("dog"), encode, cache=tmp_path)
+
+
+def test_a_word_that_the_text_tower_would_cut_off_is_refused() -> None:
+    vocabulary = parse_labels("dog,a very long name of a dog")
+    options = {"count_tokens": lambda text: 2 + len(text.split()), "context_length": 9}
+    check_text_lengths(vocabulary, **options)
+    with pytest.raises(VocabularyError, match=r"'a very long name of a dog': 10 tokens.* reads 9"):
+        check_text_lengths(vocabulary, templates=("a {}",), **options)
