@@ -1,5 +1,6 @@
 import pytest
 
+from ovseg_cli.datasets.shapes.classes import classes
 from ovseg_cli.errors import VocabularyError
 from ovseg_cli.vocabulary import (
     builtin_ids,
@@ -23,6 +24,7 @@ SIZES = {  # classes, things, seen classes (0: the dataset has no such split)
     "pascal_context_59": (59, None, 0),
     "pascal_context_459": (459, None, 0),
     "pascal_voc_20": (20, 20, 0),
+    "shapes": (28, 20, 20),
 }
 
 
@@ -45,6 +47,20 @@ def test_lists_have_the_published_sizes(name) -> None:
     assert len(vocabulary) == classes
     assert things is None or sum(vocabulary.is_thing) == things
     assert sum(vocabulary.seen) == seen
+
+
+def test_the_synthetic_sets_list_is_the_generators() -> None:
+    vocabulary = builtin_vocabulary("shapes")
+    expected = [(c.id, c.name, c.is_thing, c.seen) for c in classes()]
+    rows = zip(
+        builtin_ids("shapes"), vocabulary.names, vocabulary.is_thing, vocabulary.seen, strict=True
+    )
+    assert list(rows) == expected
+
+
+def test_words_of_the_synthetic_set_are_things_or_stuff_without_a_mark() -> None:
+    vocabulary = builtin_vocabulary("shapes")
+    assert parse_labels(",".join(vocabulary.names)).is_thing == vocabulary.is_thing
 
 
 def test_cocos_stuff_has_masqclips_words() -> None:
