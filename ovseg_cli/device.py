@@ -1,6 +1,6 @@
 """The device and the precision that a user asks for."""
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -29,6 +29,17 @@ def select_device(name: str = "auto") -> torch.device:
     if device.type == "mps" and not _has_mps():
         raise UsageError("--device mps: PyTorch finds no Apple GPU here; use cpu")
     return device
+
+
+def checked_precision(name: str) -> Precision:
+    """The precision of that name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in DTYPES:
+        raise UsageError(f"--precision {name}: unknown; use {', '.join(DTYPES)}")
+    return cast(Precision, name)
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

@@ -7,7 +7,7 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .errors import CheckpointError, RunError
-from .recipe import Recipe, parse_recipe
+from .recipe import Recipe, load_recipe
 from .storage import storage_errors, write_json, write_text, writing
 
 MAKERS = {
@@ -80,8 +80,8 @@ class Run:
         if not path.is_file() or path.read_text(encoding="utf-8") != recipe.to_yaml():
             write_text(path, recipe.to_yaml())
 
-    def recipe(self) -> Recipe:
-        """The recipe that an earlier stage kept.
+    def recipe(self, overrides: Sequence[str] = ()) -> Recipe:
+        """The recipe that an earlier stage kept, with `section.option=value` overrides.
 
         Raises:
             RunError: there is none.
@@ -89,7 +89,7 @@ class Run:
         path = self.path / "recipe.yaml"
         if not path.is_file():
             raise RunError(f"{self.path}: no recipe.yaml there; name one with --recipe")
-        return parse_recipe(path.read_text(encoding="utf-8"), name=str(path))
+        return load_recipe(str(path), overrides)
 
     def artifact_path(self, kind: str, name: str) -> Path:
         """Where an artifact's tensors are."""

@@ -1,0 +1,251 @@
+"""The command line: parse, call a stage, show; torch is imported where a stage needs it."""
+
+import json
+import signal
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .errors import OvsegError, UsageError
+from .training.signals import Interrupted
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+    from .stages.session import Outcome, Settings
+
+app = typer.Typer(
+    name="ovseg",
+    help="Open-vocabulary segmentation: instance, semantic and panoptic masks for any words.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+datasets_app = typer.Typer(no_args_is_help=True, help="Make datasets.")
+app.add_typer(datasets_app, name="datasets")
+messages = Console(stderr=True, highlight=False)
+results = Console(highlight=False)
+
+RunOption = Annotated[
+    Path, typer.Option("--run", envvar="OVSEG_RUN", help="Run directory that the stages share.")
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", help="Shipped recipe or YAML file; default: the run's own."),
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="section.option=value, on top of the recipe.")
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's seed.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="fp32, bf16 or fp16.")]
+RestartOption = Annotated[
+    bool, typer.Option("--restart", help="Begin anew instead of going on where it stopped.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.")]
+DEFAULT_RUN = Path("run")
+
+
+@app.command("train-clip")
+def train_clip(
+    run: RunOption = DEFAULT_RUN,
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    restart: RestartOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a small CLIP from image-caption pairs."""
+    from .stages.train_clip import train_clip as stage
+
+    settings = _settings(run, recipe, overrides, seed, device, precision, restart)
+    _show_outcome(stage(settings), as_json)
+
+
+@app.command("train-proposals")
+def train_proposals(
+    run: RunOption = DEFAULT_RUN,
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    restart: RestartOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the class-agnostic proposal network on the masks of the seen classes."""
+    from .stages.train_proposals import train_proposals as stage
+
+    settings = _settings(run, recipe, overrides, seed, device, precision, restart)
+    _show_outcome(stage(settings), as_json)
+
+
+@app.command("tune-clip")
+def tune_clip(
+    mode: Annotated[str, typer.Option("--mode", help="What to tune: masq.")] = "masq",
+    run: RunOption = DEFAULT_RUN,
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    restart: RestartOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Tune CLIP to classify masks."""
+    from .stages.tune_clip import tune_clip as stage
+
+    settings = _settings(run, recipe, overrides, seed, device, precision, restart)
+    _show_outcome(stage(settings, mode=mode), as_json)
+
+
+@app.command("evaluate")
+def evaluate(
+    run: RunOption = DEFAULT_RUN,
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Split to score; default: the recipe's test.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Folder of the results; default: the artifacts.")
+    ] = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    as_json: JsonOption = False,
+) -> None:
+    """Score the segmenter of a run directory on an annotated split."""
+    from .stages.evaluate import evaluate as stage
+
+    settings = _settings(run, recipe, overrides, None, device, precision, False)
+    outcome = stage(settings, split=split, name=name)
+    if as_json:
+        _print_json(outcome.results)
+        return
+    _show_table("", outcome.results)
+    messages.print(f"written to {outcome.folder}")
+
+
+@app.command("doctor")
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what is installed, what is missing, and the mend."""
+    from .doctor import diagnose
+
+    findings = diagnose()
+    if as_json:
+        _print_json([finding.__dict__ for finding in findings])
+    else:
+        table = Table("what", "found", "mend", title="ovseg doctor")
+        for finding in findings:
+            table.add_row(finding.name, finding.found, finding.mend or "")
+        results.print(table)
+
+
+@datasets_app.command("make")
+def make_dataset(
+    kind: Annotated[str, typer.Argument(help="shapes, the synthetic set.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to make it in.")],
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a synthetic dataset in COCO's layout."""
+    from .recipe import build
+    from .stages.make_shapes import make_shapes
+
+    if kind != "shapes":
+        raise UsageError(f"datasets make {kind}: there is only the synthetic set, 'shapes'")
+    resolved = _recipe(recipe or "tiny/masqclip", overrides, seed)
+    figures = build(
+        "shapes", resolved.section("shapes"), make_shapes, folder=folder, seed=resolved.seed
+    )
+    _show_figures(f"{folder}", figures, as_json)
+
+
+def main() -> None:
+    """Runs the command line; the exit codes are 0, 1, 2, 3, 130 and 143, see the README."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        app()
+    except OvsegError as error:
+        messages.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except Interrupted as stopped:
+        messages.print(str(stopped), markup=False, soft_wrap=True)
+        sys.exit(128 + stopped.signal_number)
+
+
+def _on_sigterm(number: int, frame: types.FrameType | None) -> None:
+    raise Interrupted(number, "terminated; what was finished is kept")
+
+
+def _recipe(name: str | None, overrides: Sequence[str] | None, seed: int | None) -> "Recipe":
+    from .recipe import load_recipe
+
+    seeded = [f"seed={seed}"] if seed is not None else []
+    return load_recipe(name or "tiny/masqclip", [*(overrides or ()), *seeded])
+
+
+def _settings(
+    run: Path,
+    recipe: str | None,
+    overrides: Sequence[str] | None,
+    seed: int | None,
+    device: str,
+    precision: str,
+    restart: bool,
+) -> "Settings":
+    from .device import checked_precision, select_device
+    from .recipe import load_recipe
+    from .run import Run
+    from .stages.session import Settings
+
+    directory = Run(run)
+    seeded = [f"seed={seed}"] if seed is not None else []
+    changes = [*(overrides or ()), *seeded]
+    resolved = directory.recipe(changes) if recipe is None else load_recipe(recipe, changes)
+    return Settings(
+        directory, resolved, select_device(device), checked_precision(precision), restart
+    )
+
+
+def _show_outcome(outcome: "Outcome", as_json: bool) -> None:
+    if outcome.already_done:
+        messages.print(f"{outcome.stage}: already done; --restart does it again", markup=False)
+    _show_figures(f"{outcome.stage} -> {outcome.artifact}", outcome.results, as_json)
+
+
+def _show_figures(title: str, figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(figures)
+    else:
+        _show_table(title, figures)
+
+
+def _show_table(title: str, figures: dict[str, Any]) -> None:
+    table = Table("figure", "value", title=title or None)
+    for key, value in _flat(figures):
+        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+    results.print(table)
+
+
+def _flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in figures.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", value))
+    return rows
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
