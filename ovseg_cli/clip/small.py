@@ -1,0 +1,138 @@
+"""A small CLIP: open_clip's two towers with a convolutional stem and a factorised token table.
+
+Convolutional stem: Xiao et al., "Early convolutions help transformers see better", NeurIPS 2021.
+The token table has 49,408 rows, so that any word still tokenises; factorised (ALBERT, Lan et al.,
+ICLR 2020) it is a table of few columns and one matrix.
+"""
+
+from typing import Literal
+
+import open_clip
+import torch
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+from torch import Tensor, nn
+
+VOCABULARY_SIZE = 49408
+
+
+class ConvStem(nn.Sequential):
+    """Convolutions of stride 2 down to the patch grid, in place of the patch projection.
+
+    Args:
+        width: channels of the result.
+        patch_size: stride of the result in pixels, a power of two.
+    """
+
+    def __init__(self, width: int, patch_size: int) -> None:
+        layers: list[nn.Module] = []
+        steps, channels = patch_size.bit_length() - 1, 3
+        for step in range(steps):
+            following = max(16, width >> (steps - step))
+            layers.append(nn.Conv2d(channels, following, 3, stride=2, padding=1))
+            layers.append(nn.ReLU())
+            channels = following
+        layers.append(nn.Conv2d(channels, width, 3, padding=1))
+        super().__init__(*layers)
+        for layer in self:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
+
+
+def build_small_clip(
+    *,
+    embed_dim: int = 128,
+    image_size: int = 128,
+    patch_size: int = 8,
+    width: int = 128,
+    layers: int = 3,
+    heads: int = 4,
+    text_width: int = 96,
+    text_layers: int = 1,
+    text_heads: int = 4,
+    token_width: int = 32,
+    context_length: int = 32,
+    stem: Literal["patch", "conv"] = "conv",
+) -> open_clip.CLIP:
+    """An untrained CLIP of open_clip's architecture.
+
+    Args:
+        embed_dim: of the joint space.
+        image_size: side of the square images in pixels.
+        patch_size: side of a patch in pixels, a power of two with the "conv" stem.
+        width: of the image tower.
+        layers: of the image tower.
+        heads: of the image tower.
+        text_width: of the text tower.
+        text_layers: of the text tower.
+        text_heads: of the text tower.
+        token_width: columns of the factorised token table.
+        context_length: longest text in tokens.
+        stem: one "patch" projection as in ViT, or convolutions.
+
+    Raises:
+        ValueError: sizes that do not divide one another.
+    """
+    if image_size % patch_size or width % heads or text_width % text_heads:
+        raise ValueError(
+            "image_size / patch_size, width / heads, text_width / text_heads: no remainder"
+        )
+    if stem == "conv" and patch_size & (patch_size - 1):
+        raise ValueError(f"patch_size {patch_size}: the conv stem needs a power of two")
+    vision = CLIPVisionCfg(
+        layers=layers,
+        width=width,
+        head_width=width // heads,
+        patch_size=patch_size,
+        image_size=image_size,
+    )
+    text = CLIPTextCfg(
+        context_length=context_length, width=text_width, heads=text_heads, layers=text_layers
+    )
+    clip = open_clip.CLIP(embed_dim, vision, text)
+    if stem == "conv":
+        clip.visual.conv1 = ConvStem(width, patch_size)
+    clip.token_embedding = _factorised_table(token_width, text_width)
+    return clip
+
+
+def _factorised_table(token_width: int, text_width: int) -> nn.Sequential:
+    table = nn.Embedding(VOCABULARY_SIZE, token_width)
+    mixed = nn.Linear(token_width, text_width, bias=False)
+    nn.init.normal_(table.weight, std=0.3)
+    nn.init.normal_(mixed.weight, std=0.3 / token_width**0.5)
+    return nn.Sequential(table, mixed)
+
+
+def encode_windows(clip: open_clip.CLIP, images: Tensor, corner: tuple[int, int]) -> Tensor:
+    """Image embeddings (B, D), not normalised, of windows of the square that the tower looks at.
+
+    Args:
+        clip: with a plain ViT image tower.
+        images: (B, 3, H, W) normalised, at most of the tower's size, multiples of the patch.
+        corner: (row, column) in patches of the window's place in the position table.
+    """
+    visual = clip.visual
+    patches = visual.conv1(images)
+    height, width = patches.shape[-2:]
+    table = visual.positional_embedding[1:].unflatten(0, visual.grid_size)
+    places = table[corner[0] : corner[0] + height, corner[1] : corner[1] + width].flatten(0, 1)
+    patches = patches.flatten(2).transpose(1, 2) + places
+    token = visual.class_embedding + visual.positional_embedding[0]
+    tokens = torch.cat([token.expand(len(images), 1, -1), patches], dim=1)
+    tokens = visual.transformer(visual.ln_pre(tokens))
+    return visual.ln_post(tokens[:, 0]) @ visual.proj
+
+
+def encode_texts(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
+    """Text embeddings (T, D), not normalised; the result is `encode_text`'s, without the padding.
+
+    Args:
+        clip: with a causal text tower that ends at the highest token.
+        tokens: (T, context length) as the tokenizer gives them.
+    """
+    ends = tokens.argmax(dim=-1)
+    length = int(ends.max()) + 1
+    embedded = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]
+    states = clip.transformer(embedded, attn_mask=clip.attn_mask[:length, :length])
+    return clip.ln_final(states)[torch.arange(len(tokens)), ends] @ clip.text_projection
