@@ -3,7 +3,7 @@
 from .builtin import builtin_ids, builtin_names, builtin_title, builtin_vocabulary, category_ids
 from .labels import parse_labels
 from .templates import NAME_ONLY, TEMPLATES, VILD
-from .text_embeddings import check_text_lengths, text_embeddings
+from .text_embeddings import text_embeddings
 
 __all__ = [
     "NAME_ONLY",
@@ -14,7 +14,6 @@ __all__ = [
     "builtin_title",
     "builtin_vocabulary",
     "category_ids",
-    "check_text_lengths",
     "parse_labels",
     "text_embeddings",
 ]

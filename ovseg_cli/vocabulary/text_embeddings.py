@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import StorageError, VocabularyError
+from ..errors import StorageError
 from ..storage import writing
 from ..structures import TextEmbeddings, Vocabulary
 from .templates import NAME_ONLY
@@ -50,6 +50,7 @@ def text_embeddings(
 
     Raises:
         ValueError: a template without exactly one {}, or a cache without a model key.
+        VocabularyError: from `encode_text`, for a word that its text tower would cut off.
     """
     _check(vocabulary, templates, cache, model_key)
     words = [word for synonyms in vocabulary.synonyms for word in synonyms]
@@ -65,33 +66,6 @@ def text_embeddings(
         class_of=torch.tensor(class_of),
         has_background=background is not None,
     )
-
-
-def check_text_lengths(
-    vocabulary: Vocabulary,
-    *,
-    count_tokens: Callable[[str], int],
-    context_length: int,
-    templates: Sequence[str] = NAME_ONLY,
-) -> None:
-    """Refuses words that a text tower would cut off.
-
-    Args:
-        vocabulary: the classes.
-        count_tokens: the tokens of a sentence, those for start and end included.
-        context_length: how many tokens the text tower reads.
-        templates: the sentences that the words go into.
-
-    Raises:
-        VocabularyError: a word needs more tokens than there are.
-    """
-    for word in dict.fromkeys(word for synonyms in vocabulary.synonyms for word in synonyms):
-        longest = max(count_tokens(template.replace("{}", word)) for template in templates)
-        if longest > context_length:
-            raise VocabularyError(
-                f"label {word!r}: {longest} tokens, but this model's text tower reads "
-                f"{context_length}; use a shorter one"
-            )
 
 
 def _check(
