@@ -26,12 +26,13 @@ def tiny_clip(
         "image_size": resolution,
     }
     text = {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
-    model = open_clip.CLIP(dim, vision, text, quick_gelu=quick_gelu).eval()
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        if parameter.ndim > 1:
-            parameter.data = noise * parameter.shape[-1] ** -0.5
-        else:
-            parameter.data += 0.2 * noise
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = open_clip.CLIP(dim, vision, text, quick_gelu=quick_gelu).eval()
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape)
+            if parameter.ndim > 1:
+                parameter.data = noise * parameter.shape[-1] ** -0.5
+            else:
+                parameter.data += 0.2 * noise
     return ClipEncoder(model)

@@ -38,7 +38,11 @@ class ClipEncoder(nn.Module):
 
     @property
     def visual(self) -> open_clip.transformer.VisionTransformer:
-        """The image tower, where it is a plain vision transformer; raises CheckpointError if not."""
+        """The image tower, a plain vision transformer.
+
+        Raises:
+            CheckpointError: it is of another kind.
+        """
         return plain_vision_transformer(self.model.visual)
 
     @property

@@ -47,12 +47,10 @@ def _check_names(name: str, pretrained: str | None) -> None:
             "open_clip.list_models()"
         )
     tag = open_clip.pretrained.get_pretrained_cfg(name, pretrained) if pretrained else {}
-    quick = bool(open_clip.get_model_config(name).get("quick_gelu", False))
-    if tag and bool(tag.get("quick_gelu", False)) != quick:
-        right = name.removesuffix("-quickgelu") + ("" if quick else "-quickgelu")
+    if tag.get("quick_gelu") and not open_clip.get_model_config(name).get("quick_gelu"):
         raise CheckpointError(
-            f"clip: the weights {pretrained!r} were trained with "
-            f"{'the exact GELU' if quick else 'QuickGELU'}; use the architecture {right}"
+            f"clip: the weights {pretrained!r} were trained with QuickGELU; "
+            f"use the architecture {name}-quickgelu"
         )
 
 

@@ -64,7 +64,6 @@ def image_tokens(
     return visual.ln_pre(tokens + visual.positional_embedding.to(tokens.dtype))
 
 
-@torch.no_grad()
 def keys_and_values(
     visual: VisionTransformer, pixels: Float[Tensor, "B 3 R R"]
 ) -> Iterator[KeysValues]:
@@ -76,22 +75,29 @@ def keys_and_values(
         visual: the image tower.
         pixels: normalised images of the tower's size.
     """
-    tokens = image_tokens(visual, pixels)
-    last = visual.transformer.resblocks[-1]
-    for block in visual.transformer.resblocks:
-        attention, normed = block.attn, block.ln_1(tokens)
-        first = attention.embed_dim if block is last else 0
-        projected = F.linear(
-            normed, attention.in_proj_weight[first:], attention.in_proj_bias[first:]
-        )
-        *queries, keys, values = (
-            split_heads(part, attention.num_heads)
-            for part in projected.split(attention.embed_dim, dim=-1)
-        )
-        yield KeysValues(keys, values)
-        if block is not last:
-            attended = F.scaled_dot_product_attention(queries[0], keys, values)
+    with torch.no_grad():
+        tokens = image_tokens(visual, pixels)
+    *blocks, last = visual.transformer.resblocks
+    for block in blocks:
+        with torch.no_grad():  # not around the yield, where the caller's gradients are made
+            queries, keys, values = _project(block, tokens, first=0)
+            attended = F.scaled_dot_product_attention(queries, keys, values)
             tokens = finish_block(block, tokens, attended)
+        yield KeysValues(keys, values)
+    with torch.no_grad():
+        keys, values = _project(last, tokens, first=last.attn.embed_dim)
+    yield KeysValues(keys, values)
+
+
+def _project(block: ResidualAttentionBlock, tokens: Tensor, *, first: int) -> list[Tensor]:
+    """The block's attention inputs from row `first` of its projection on, heads split."""
+    attention = block.attn
+    weight, bias = attention.in_proj_weight[first:], attention.in_proj_bias[first:]
+    projected = F.linear(block.ln_1(tokens), weight, bias)
+    return [
+        split_heads(part, attention.num_heads)
+        for part in projected.split(attention.embed_dim, dim=-1)
+    ]
 
 
 def finish_block(

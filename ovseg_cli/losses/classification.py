@@ -1,7 +1,7 @@
 """What each proposal should be called, and the loss of calling it something else.
 
-MasQCLIP (Xu et al., ICCV 2023), section 3.3. The paper says IoU; the released code measures Dice with
-+1 smoothing (0.6 of it is an IoU of 0.43), so that is the default and "iou" is an option.
+MasQCLIP (Xu et al., ICCV 2023), section 3.3. The paper says IoU; the released code measures Dice
+with +1 smoothing (0.6 of it is an IoU of 0.43), so that is the default and "iou" is an option.
 """
 
 from typing import Literal, NamedTuple

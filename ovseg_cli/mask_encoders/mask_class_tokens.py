@@ -3,13 +3,15 @@
 MaskCLIP (Ding et al., ICML 2023), section 3.2, with frozen queries; MasQCLIP (Xu et al., ICCV
 2023), section 3.3, with new query projections in every layer (MasQ-Tuning).
 
-A mask token reads the image and nothing reads it, so the frozen tower's keys and values are computed
-once an image, without gradient, and N masks are N more queries. Same results as the released code,
-which runs both kinds of token in one sequence. As released, and not in the papers: the token's
-position is a parameter of its own, tuned with the queries; a mask sees a patch when any pixel of
-it has a positive logit; the class token is visible to every mask, so an empty mask is defined.
+A mask token reads the image and nothing reads it, so the frozen tower's keys and values are
+computed once an image, without gradient, and N masks are N more queries. Same results as the
+released code, which runs both kinds of token in one sequence. As released, and not in the papers:
+the token's position is a parameter of its own, tuned with the queries; a mask sees a patch when any
+pixel of it has a positive logit; the class token is visible to every mask, so that an empty mask
+sees something.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -24,6 +26,7 @@ from ovseg_cli.clip.vision_transformer import (
     project_class_tokens,
     read_image,
 )
+from ovseg_cli.errors import CheckpointError
 from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals
 
 
@@ -79,7 +82,39 @@ class MaskClassTokens(nn.Module):
             block = visual.transformer.resblocks[index]
             queries = self._queries(index, block.ln_1(tokens))
             tokens = read_image(block, tokens, queries, image, visible)
-        return project_class_tokens(visual, tokens).float()
+        embeddings = project_class_tokens(visual, tokens)
+        return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+
+    def train(self, mode: bool = True) -> "MaskClassTokens":
+        """Training mode for what is tuned; the CLIP stays in evaluation mode."""
+        super().train(mode)
+        self.clip.eval()
+        return self
+
+    def tuned_tensors(self) -> dict[str, Tensor]:
+        """What MasQ-Tuning trains, by name: all that an artifact has to keep."""
+        state = self.state_dict()
+        return {name: value for name, value in state.items() if not name.startswith("clip.")}
+
+    def load_tuned_tensors(self, tensors: Mapping[str, Tensor], *, source: str) -> None:
+        """Takes what `tuned_tensors` gave, in any precision.
+
+        Args:
+            tensors: by name; every one and no other.
+            source: where they come from, for messages.
+
+        Raises:
+            CheckpointError: names or shapes that do not fit this CLIP and these options.
+        """
+        own = {name: value.shape for name, value in self.tuned_tensors().items()}
+        found = {name: value.shape for name, value in tensors.items()}
+        if own != found:
+            differ = sorted(set(own.items()) ^ set(found.items()))[0][0]
+            raise CheckpointError(
+                f"{source}: tuned for another CLIP or with other options ({differ} does not fit); "
+                "tune this one with `ovseg tune-clip`"
+            )
+        self.load_state_dict(dict(tensors), strict=False)
 
     def _queries(self, index: int, normed: Tensor) -> Tensor:
         if self.query_projections is None:
