@@ -1,0 +1,193 @@
+"""Names of released Mask2Former and ResNet weights, translated into ours."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+
+_BACKBONE = (
+    (r"^stem\.conv1\.norm\.", "bn1."),
+    (r"^stem\.conv1\.", "conv1."),
+    (r"^res(\d)\.(\d+)\.conv(\d)\.norm\.", r"layer<\1>.\2.bn\3."),
+    (r"^res(\d)\.(\d+)\.conv(\d)\.", r"layer<\1>.\2.conv\3."),
+    (r"^res(\d)\.(\d+)\.shortcut\.norm\.", r"layer<\1>.\2.downsample.1."),
+    (r"^res(\d)\.(\d+)\.shortcut\.", r"layer<\1>.\2.downsample.0."),
+)
+_PIXEL_DECODER = (
+    (r"^input_proj\.", "projections."),
+    (r"^transformer\.level_embed$", "level_embeddings"),
+    (r"^transformer\.encoder\.layers\.", "layers."),
+    (r"\.self_attn\.sampling_offsets\.", ".attention.offsets."),
+    (r"\.self_attn\.attention_weights\.", ".attention.attention."),
+    (r"\.self_attn\.value_proj\.", ".attention.value."),
+    (r"\.self_attn\.output_proj\.", ".attention.output."),
+    (r"\.norm1\.", ".attention_norm."),
+    (r"\.norm2\.", ".feedforward_norm."),
+    (r"\.linear1\.", ".feedforward.0."),
+    (r"\.linear2\.", ".feedforward.2."),
+    (r"^adapter_1\.norm\.", "lateral.1."),
+    (r"^adapter_1\.", "lateral.0."),
+    (r"^layer_1\.norm\.", "smooth.1."),
+    (r"^layer_1\.", "smooth.0."),
+)
+_MASK_DECODER = (
+    (r"^(query_feat|static_query)\.weight$", "query_features"),
+    (r"^query_embed\.weight$", "query_positions"),
+    (r"^level_embed\.weight$", "level_embeddings"),
+    (r"^decoder_norm\.", "norm."),
+    (r"^class_embed\.", "class_head."),
+    (r"^mask_embed\.layers\.0\.", "mask_head.0."),
+    (r"^mask_embed\.layers\.1\.", "mask_head.2."),
+    (r"^mask_embed\.layers\.2\.", "mask_head.4."),
+    (r"^transformer_cross_attention_layers\.(\d+)\.multihead_attn\.", r"layers.\1.cross_attention."),
+    (r"^transformer_cross_attention_layers\.(\d+)\.norm\.", r"layers.\1.cross_norm."),
+    (r"^transformer_self_attention_layers\.(\d+)\.self_attn\.", r"layers.\1.self_attention."),
+    (r"^transformer_self_attention_layers\.(\d+)\.norm\.", r"layers.\1.self_norm."),
+    (r"^transformer_ffn_layers\.(\d+)\.linear1\.", r"layers.\1.feedforward.0."),
+    (r"^transformer_ffn_layers\.(\d+)\.linear2\.", r"layers.\1.feedforward.2."),
+    (r"^transformer_ffn_layers\.(\d+)\.norm\.", r"layers.\1.feedforward_norm."),
+)
+_PARTS = (
+    ("backbone.", "backbone.", _BACKBONE),
+    ("sem_seg_head.pixel_decoder.", "pixel_decoder.", _PIXEL_DECODER),
+    ("pixel_decoder.", "pixel_decoder.", _PIXEL_DECODER),
+    ("sem_seg_head.predictor.", "mask_decoder.", _MASK_DECODER),
+    ("predictor.", "mask_decoder.", _MASK_DECODER),
+)
+
+
+def mask2former_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under our names, from a state dict in the released layout (detectron2's names).
+
+    What is no part of the model (the criterion's class weights, a CLIP in the same file) is left
+    out. Files older than the published code, with `static_query` or without the `pixel_decoder`
+    prefix, are understood.
+
+    Args:
+        released: tensors by released name, with or without `sem_seg_head.` in front.
+    """
+    translated = {}
+    for name, tensor in released.items():
+        for prefix, ours, rules in _PARTS:
+            if _with_pixel_decoder(name).startswith(prefix):
+                inner = _with_pixel_decoder(name).removeprefix(prefix)
+                translated[ours + _renamed(inner, rules)] = tensor
+                break
+    return translated
+
+
+def _with_pixel_decoder(name: str) -> str:
+    head = "sem_seg_head."
+    if name.startswith(head) and not name.startswith((f"{head}pixel_decoder.", f"{head}predictor.")):
+        return f"{head}pixel_decoder.{name.removeprefix(head)}"
+    return name
+
+
+def _renamed(name: str, rules: Iterable[tuple[str, str]]) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return re.sub(r"<(\d)>", lambda stage: str(int(stage[1]) - 1), name)  # res2 is layer1
+
+
+def load_mask2former(model: nn.Module, released: Mapping[str, Tensor], *, source: str) -> None:
+    """Fills a model with released weights.
+
+    Args:
+        model: a `Mask2Former` of the same sizes, or a part of one with the names it has there.
+        released: tensors by released name.
+        source: what to call the weights in errors.
+
+    Raises:
+        CheckpointError: tensors are missing, or of other shapes.
+    """
+    load_exactly(model, mask2former_weights(released), source=source)
+
+
+def load_exactly(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Fills a model with weights of its own names; surplus weights are an error too.
+
+    Args:
+        model: what to fill.
+        weights: tensors by name.
+        source: what to call the weights in errors.
+
+    Raises:
+        CheckpointError: tensors are missing, surplus, or of other shapes.
+    """
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() | weights.keys()):
+        if name not in weights:
+            raise CheckpointError(f"{source}: {name} is missing; is it of another model?")
+        if name not in wanted:
+            raise CheckpointError(f"{source}: {name} has no place here; is it of another model?")
+        if weights[name].shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{source}: {name} is {tuple(weights[name].shape)}, but the model needs "
+                f"{tuple(wanted[name].shape)}; does the recipe describe this checkpoint?"
+            )
+    model.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in weights.items()})
+
+
+_TORCHVISION = {
+    "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    "resnet34": "https://download.pytorch.org/models/resnet34-b627a593.pth",
+    "resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+    "resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
+}
+
+
+def load_backbone(backbone: nn.Module, weights: str, *, architecture: str) -> None:
+    """Fills a ResNet with torchvision's weights, their classifier left out.
+
+    Args:
+        backbone: the `ResNet`, with frozen batch norms.
+        weights: `imagenet` for torchvision's file, else the path of such a file.
+        architecture: the ResNet's name in torchvision.
+
+    Raises:
+        CheckpointError: the file cannot be had or read, or is of another ResNet.
+    """
+    tensors = _imagenet(architecture) if weights == "imagenet" else _file(Path(weights))
+    kept = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
+    }
+    load_exactly(backbone, kept, source=f"backbone weights {weights}")
+
+
+def _imagenet(architecture: str) -> dict[str, Tensor]:
+    if architecture not in _TORCHVISION:
+        raise CheckpointError(
+            f"{architecture}: there are no ImageNet weights; set "
+            "train_proposals.backbone_weights=none to train it from scratch"
+        )
+    url = _TORCHVISION[architecture]
+    try:
+        tensors: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", weights_only=True, progress=False
+        )
+    except OSError as error:
+        raise CheckpointError(
+            f"{url}: cannot be downloaded ({error}); download it elsewhere and set "
+            "train_proposals.backbone_weights to the file, or to none"
+        ) from error
+    return tensors
+
+
+def _file(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each reader has errors of its own
+        raise CheckpointError(f"{path}: cannot be read as weights ({error})") from error
+    if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):
+        raise CheckpointError(f"{path}: is no dictionary of tensors as torchvision saves them")
+    return tensors

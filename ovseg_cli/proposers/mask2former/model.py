@@ -1,0 +1,134 @@
+"""Mask2Former as a class-agnostic proposer.
+
+Cheng et al., Masked-attention Mask Transformer for Universal Image Segmentation, CVPR 2022, with
+one class, "object", as MasQCLIP trains it (Xu et al., ICCV 2023, section 3.2). The object score is
+the softmax probability against "no object".
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...errors import RecipeError
+from ...structures import FramedImage, Proposals
+from .mask_decoder import MaskDecoder, MaskPredictions
+from .pixel_decoder import GROUPS, PixelDecoder
+from .resnet import BACKBONES, ResNet
+
+STRIDE = 32
+
+_MEAN = (123.675, 116.28, 103.53)  # ImageNet's, RGB
+_STD = (58.395, 57.12, 57.375)
+
+
+class Mask2Former(nn.Module):
+    """Class-agnostic masks with object scores; the defaults are the paper's.
+
+    Args:
+        backbone: which ResNet; resnet10 has one basic block a stage.
+        backbone_width: channels of the backbone's stem.
+        backbone_norm: `frozen_batch` for ImageNet weights, `group` for training from scratch.
+        hidden_dim: channels of both decoders, a multiple of 32.
+        mask_dim: channels of mask features and mask embeddings.
+        queries: masks an image.
+        heads: attention heads of both decoders.
+        encoder_layers: deformable layers of the pixel decoder.
+        encoder_feedforward_dim: hidden channels of their feed-forward networks.
+        sampling_points: points a head and level of deformable attention.
+        decoder_layers: layers of the mask decoder.
+        feedforward_dim: hidden channels of their feed-forward networks.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        backbone: Literal[
+            "resnet10", "resnet18", "resnet34", "resnet50", "resnet101"
+        ] = "resnet50",
+        backbone_width: int = 64,
+        backbone_norm: Literal["frozen_batch", "group"] = "frozen_batch",
+        hidden_dim: int = 256,
+        mask_dim: int = 256,
+        queries: int = 100,
+        heads: int = 8,
+        encoder_layers: int = 6,
+        encoder_feedforward_dim: int = 1024,
+        sampling_points: int = 4,
+        decoder_layers: int = 9,
+        feedforward_dim: int = 2048,
+    ) -> None:
+        super().__init__()
+        if hidden_dim % GROUPS or hidden_dim % heads:
+            raise RecipeError(
+                f"[proposer] hidden_dim: {hidden_dim} is not a multiple of {GROUPS} and of heads "
+                f"({heads}); choose one that is"
+            )
+        block, depths = BACKBONES[backbone]
+        self.backbone = ResNet(block, depths, width=backbone_width, norm=backbone_norm)
+        self.pixel_decoder = PixelDecoder(
+            self.backbone.channels,
+            hidden_dim=hidden_dim,
+            mask_dim=mask_dim,
+            layers=encoder_layers,
+            heads=heads,
+            points=sampling_points,
+            feedforward_dim=encoder_feedforward_dim,
+        )
+        self.mask_decoder = MaskDecoder(
+            hidden_dim=hidden_dim,
+            mask_dim=mask_dim,
+            queries=queries,
+            layers=decoder_layers,
+            heads=heads,
+            feedforward_dim=feedforward_dim,
+        )
+        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[MaskPredictions]:
+        """Predictions of the queries and after every decoder layer, the final one last.
+
+        Args:
+            images: (B, 3, H, W) RGB, 0 to 255; height and width multiples of 32.
+        """
+        return self.predictions((images - self.mean) / self.std, every_layer=True)
+
+    def predictions(
+        self, normalised: Float[Tensor, "B 3 H W"], *, every_layer: bool = False
+    ) -> list[MaskPredictions]:
+        """Predictions for normalised images.
+
+        Args:
+            normalised: (B, 3, H, W) with ImageNet's mean and deviation taken out.
+            every_layer: give those of the queries and of every layer, the final one last.
+
+        Raises:
+            ValueError: height or width is no multiple of 32.
+        """
+        if normalised.shape[-2] % STRIDE or normalised.shape[-1] % STRIDE:
+            raise ValueError(f"image size {tuple(normalised.shape[-2:])}: not multiples of {STRIDE}")
+        pixels = self.pixel_decoder(self.backbone(normalised))
+        predictions: list[MaskPredictions] = self.mask_decoder(pixels, every_layer=every_layer)
+        return predictions
+
+    @torch.no_grad()
+    def propose(self, framed: FramedImage) -> Proposals:
+        """One mask a query with its object score.
+
+        Padding counts as the mean colour, as in the released code, whatever pixels are there.
+
+        Args:
+            framed: the image, padded to multiples of 32.
+        """
+        height, width = framed.frame.resized
+        image = framed.pixels[:, :height, :width].to(self.mean.device)
+        normalised = image.new_zeros(framed.pixels.shape)
+        normalised[:, :height, :width] = (image - self.mean) / self.std
+        final = self.predictions(normalised.unsqueeze(0))[-1]
+        scores = final.class_logits[0].float().softmax(-1)[:, 0]
+        return Proposals(final.mask_logits[0].float(), framed.frame, scores)

@@ -1,0 +1,178 @@
+"""ResNet backbones in torchvision's layout (stride in the 3x3 convolution).
+
+He et al., Deep Residual Learning, CVPR 2016. Normalisation is frozen batch norm (ImageNet's
+statistics as constants, as Mask2Former is released) or group norm: neither depends on the batch, so
+several processes see what one would.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...errors import RecipeError
+
+NormName = Literal["frozen_batch", "group"]
+
+_GROUPS = 8
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm with constant statistics and constant affine parameters.
+
+    Args:
+        channels: number of channels.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def scale_and_shift(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+        """The norm as y = scale * x + shift, one value a channel."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
+    def forward(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        scale, shift = self.scale_and_shift()
+        return features * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+
+
+def _norm(name: NormName, channels: int) -> nn.Module:
+    if name == "frozen_batch":
+        return FrozenBatchNorm2d(channels)
+    return nn.GroupNorm(_GROUPS, channels)
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+
+
+def _apply(convolution: nn.Conv2d, norm: nn.Module, features: Tensor) -> Tensor:
+    if not isinstance(norm, FrozenBatchNorm2d):
+        normalised: Tensor = norm(convolution(features))
+        return normalised
+    # A constant norm is folded into the convolution: one pass over the activations less.
+    scale, shift = norm.scale_and_shift()
+    weight = convolution.weight * scale.view(-1, 1, 1, 1)
+    return F.conv2d(features, weight, shift, convolution.stride, convolution.padding)
+
+
+class _Block(nn.Module):
+    downsample: nn.Sequential | None
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: NormName) -> None:
+        super().__init__()
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            shortcut = _convolution(inputs, outputs, 1, stride)
+            self.downsample = nn.Sequential(shortcut, _norm(norm, outputs))
+
+    def _shortcut(self, features: Tensor) -> Tensor:
+        if self.downsample is None:
+            return features
+        convolution, norm = self.downsample
+        return _apply(convolution, norm, features)  # type: ignore[arg-type]
+
+
+class BasicBlock(_Block):
+    """Two 3x3 convolutions (ResNet-18 and -34)."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int, norm: NormName) -> None:
+        super().__init__(inputs, width, stride, norm)
+        self.conv1 = _convolution(inputs, width, 3, stride)
+        self.bn1 = _norm(norm, width)
+        self.conv2 = _convolution(width, width, 3)
+        self.bn2 = _norm(norm, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = _apply(self.conv1, self.bn1, features).relu_()
+        return (_apply(self.conv2, self.bn2, inner) + self._shortcut(features)).relu_()
+
+
+class Bottleneck(_Block):
+    """1x1, 3x3, 1x1 convolutions (ResNet-50 and deeper)."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int, norm: NormName) -> None:
+        super().__init__(inputs, width * self.expansion, stride, norm)
+        self.conv1 = _convolution(inputs, width, 1)
+        self.bn1 = _norm(norm, width)
+        self.conv2 = _convolution(width, width, 3, stride)
+        self.bn2 = _norm(norm, width)
+        self.conv3 = _convolution(width, width * self.expansion, 1)
+        self.bn3 = _norm(norm, width * self.expansion)
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = _apply(self.conv1, self.bn1, features).relu_()
+        inner = _apply(self.conv2, self.bn2, inner).relu_()
+        return (_apply(self.conv3, self.bn3, inner) + self._shortcut(features)).relu_()
+
+
+class ResNet(nn.Module):
+    """A ResNet without its classifier; parameter names are torchvision's.
+
+    Args:
+        block: the residual block.
+        depths: blocks in each of the four stages.
+        width: channels of the stem, doubled from stage to stage; 64 in the paper.
+        norm: `frozen_batch` for ImageNet weights, `group` for training from scratch.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        depths: tuple[int, int, int, int],
+        *,
+        width: int = 64,
+        norm: NormName = "frozen_batch",
+    ) -> None:
+        super().__init__()
+        if width % _GROUPS:
+            raise RecipeError(f"backbone_width: {width} is not a multiple of {_GROUPS}")
+        self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
+        self.bn1 = _norm(norm, width)
+        self.channels = tuple(width * 2**stage * block.expansion for stage in range(4))
+        inputs = width
+        for stage, depth in enumerate(depths):
+            blocks = []
+            for index in range(depth):
+                stride = 2 if stage and not index else 1
+                blocks.append(block(inputs, width * 2**stage, stride, norm))
+                inputs = self.channels[stage]
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
+        """Features at strides 4, 8, 16 and 32 of normalised images."""
+        features = F.max_pool2d(_apply(self.conv1, self.bn1, images).relu_(), 3, 2, padding=1)
+        levels = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            features = stage(features)
+            levels.append(features)
+        return levels
+
+
+BACKBONES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet10": (BasicBlock, (1, 1, 1, 1)),
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
