@@ -1,6 +1,7 @@
 """The command line: parse, call a stage, show; torch is imported where a stage needs it."""
 
 import json
+import os
 import signal
 import sys
 import types
@@ -16,7 +17,6 @@ from .errors import OvsegError, UsageError
 from .training.signals import Interrupted
 
 if TYPE_CHECKING:
-    from .recipe import Recipe
     from .stages.session import Outcome, Settings
 
 app = typer.Typer(
@@ -152,22 +152,31 @@ def doctor(as_json: JsonOption = False) -> None:
 def make_dataset(
     kind: Annotated[str, typer.Argument(help="shapes, the synthetic set.")],
     folder: Annotated[Path, typer.Argument(help="Folder to make it in.")],
-    recipe: RecipeOption = None,
+    recipe: RecipeOption = "tiny/masqclip",
     overrides: SetOption = None,
     seed: SeedOption = None,
+    workers: Annotated[int, typer.Option(help="Processes that draw; 0 is one a core.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Make a synthetic dataset in COCO's layout."""
-    from .recipe import build
-    from .stages.make_shapes import make_shapes
+    from tqdm import tqdm
+
+    from .recipe import build, load_recipe
+    from .stages.make_shapes import ShapesOptions, make_shapes
 
     if kind != "shapes":
         raise UsageError(f"datasets make {kind}: there is only the synthetic set, 'shapes'")
-    resolved = _recipe(recipe or "tiny/masqclip", overrides, seed)
-    figures = build(
-        "shapes", resolved.section("shapes"), make_shapes, folder=folder, seed=resolved.seed
-    )
-    _show_figures(f"{folder}", figures, as_json)
+    resolved = load_recipe(recipe or "tiny/masqclip", _changes(overrides, seed))
+    options = build("shapes", resolved.section("shapes"), ShapesOptions, seed=resolved.seed)
+    with tqdm(desc="shapes", unit="image") as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        workers = workers or os.cpu_count() or 1
+        counts = make_shapes(folder, options, workers=workers, on_progress=show)
+    _show_figures(f"{folder}", dict(counts), as_json)
 
 
 def main() -> None:
@@ -187,11 +196,8 @@ def _on_sigterm(number: int, frame: types.FrameType | None) -> None:
     raise Interrupted(number, "terminated; what was finished is kept")
 
 
-def _recipe(name: str | None, overrides: Sequence[str] | None, seed: int | None) -> "Recipe":
-    from .recipe import load_recipe
-
-    seeded = [f"seed={seed}"] if seed is not None else []
-    return load_recipe(name or "tiny/masqclip", [*(overrides or ()), *seeded])
+def _changes(overrides: Sequence[str] | None, seed: int | None) -> list[str]:
+    return [*(overrides or ()), *([f"seed={seed}"] if seed is not None else [])]
 
 
 def _settings(
@@ -209,8 +215,7 @@ def _settings(
     from .stages.session import Settings
 
     directory = Run(run)
-    seeded = [f"seed={seed}"] if seed is not None else []
-    changes = [*(overrides or ()), *seeded]
+    changes = _changes(overrides, seed)
     resolved = directory.recipe(changes) if recipe is None else load_recipe(recipe, changes)
     return Settings(
         directory, resolved, select_device(device), checked_precision(precision), restart
