@@ -1,0 +1,242 @@
+"""Mask2Former's loss: match predictions with annotations, then class, mask and dice losses.
+
+Cheng et al., CVPR 2022, sections 3.2.1 and 3.3. Every loss is divided by a number that is summed
+over all processes, so a batch gives the same gradient however it is spread over them. The released
+code takes the mean of the class weights of each process instead: `normaliser="process"`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..training.distributed import global_sum, world_size
+from .masks import binary_cross_entropy, dice_loss, sampled
+from .matching import matched, matching_cost
+from .points import Points, RandomPoints
+
+
+@dataclass(frozen=True)
+class MaskTargets:
+    """The annotations of an image.
+
+    Attributes:
+        masks: (M, H, W) True inside, of the network input's size.
+        labels: (M,) classes.
+        image_id: what the random points depend on.
+    """
+
+    masks: Bool[Tensor, "M H W"]
+    labels: Int[Tensor, " M"]
+    image_id: int
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The pairs of a batch, image after image, queries ascending in each.
+
+    Attributes:
+        images: (R,) index of the image.
+        queries: (R,) index of the query.
+        annotations: (R,) index of the annotation in its image.
+        counts: pairs in each image.
+    """
+
+    images: Int[Tensor, " R"]
+    queries: Int[Tensor, " R"]
+    annotations: Int[Tensor, " R"]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SetCriterion:
+    """The loss and its options; the defaults are the paper's.
+
+    Attributes:
+        class_weight: weight of the class loss, and of the class in matching.
+        mask_weight: weight of the masks' cross-entropy, in both.
+        dice_weight: weight of the dice loss, in both.
+        no_object_weight: weight of unmatched queries in the class loss.
+        points: points a mask.
+        oversample: candidates a point.
+        importance: share of the points taken where the mask is least certain.
+        normaliser: `global` sums of all processes, or each `process`'s mean as released.
+    """
+
+    class_weight: float = 2.0
+    mask_weight: float = 5.0
+    dice_weight: float = 5.0
+    no_object_weight: float = 0.1
+    points: int = 12544
+    oversample: float = 3.0
+    importance: float = 0.75
+    normaliser: Literal["global", "process"] = "global"
+
+    def __call__(
+        self,
+        predictions: Sequence[tuple[Tensor, Tensor]],
+        targets: Sequence[MaskTargets],
+        *,
+        seed: int,
+        step: int,
+    ) -> dict[str, Tensor]:
+        """Weighted losses `class`, `mask` and `dice`, each summed over the predictions.
+
+        Args:
+            predictions: class logits (B, Q, K+1) and mask logits (B, Q, h, w) of each layer.
+            targets: the annotations of each image.
+            seed: what the random points depend on, besides step, image and layer.
+            step: the training step.
+        """
+        totals: dict[str, Tensor] = {}
+        weights = {
+            "class": self.class_weight, "mask": self.mask_weight, "dice": self.dice_weight
+        }
+        for layer, (class_logits, mask_logits) in enumerate(predictions):
+            points = RandomPoints(
+                [_seed(seed, step, target.image_id, layer) for target in targets],
+                count=self.points,
+                oversample=self.oversample,
+                importance=self.importance,
+                device=mask_logits.device,
+            )
+            for name, loss in self.losses(class_logits, mask_logits, targets, points).items():
+                totals[name] = totals.get(name, 0.0) + weights[name] * loss
+        return totals
+
+    def losses(
+        self,
+        class_logits: Float[Tensor, "B Q K"],
+        mask_logits: Float[Tensor, "B Q h w"],
+        targets: Sequence[MaskTargets],
+        points: Points,
+    ) -> dict[str, Tensor]:
+        """The unweighted losses `class`, `mask` and `dice` of one prediction, in float32.
+
+        Args:
+            class_logits: (B, Q, K) the last is no object.
+            mask_logits: (B, Q, h, w) above 0 is inside.
+            targets: the annotations of each image.
+            points: where masks are compared.
+        """
+        with torch.autocast(mask_logits.device.type, enabled=False):
+            class_logits, mask_logits = class_logits.float(), mask_logits.float()
+            matches = self.matches(class_logits, mask_logits, targets, points.for_matching())
+            return {
+                "class": self._class_loss(class_logits, targets, matches),
+                **self._mask_losses(mask_logits, targets, matches, points),
+            }
+
+    @torch.no_grad()
+    def matches(
+        self,
+        class_logits: Float[Tensor, "B Q K"],
+        mask_logits: Float[Tensor, "B Q h w"],
+        targets: Sequence[MaskTargets],
+        points: Float[Tensor, "B P 2"],
+    ) -> Matches:
+        """Which query takes which annotation.
+
+        Args:
+            class_logits: (B, Q, K) the last is no object.
+            mask_logits: (B, Q, h, w) above 0 is inside.
+            targets: the annotations of each image.
+            points: (B, P, 2) where masks are compared, one set an image.
+        """
+        pairs = [
+            matched(self.cost(*image))
+            for image in zip(class_logits, sampled(mask_logits, points), targets, points, strict=True)
+        ]
+        counts = tuple(len(queries) for queries, _ in pairs)
+        images = torch.arange(len(pairs)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
+        return Matches(
+            images=images.to(mask_logits.device),
+            queries=torch.cat([queries for queries, _ in pairs]),
+            annotations=torch.cat([annotations for _, annotations in pairs]),
+            counts=counts,
+        )
+
+    def cost(
+        self,
+        class_logits: Float[Tensor, "Q K"],
+        mask_logits: Float[Tensor, "Q P"],
+        target: MaskTargets,
+        points: Float[Tensor, "P 2"],
+    ) -> Float[Tensor, "Q M"]:
+        """The matching cost of one image's queries and annotations.
+
+        Args:
+            class_logits: (Q, K) the last is no object.
+            mask_logits: (Q, P) at the points.
+            target: the image's annotations.
+            points: (P, 2) where masks are compared.
+        """
+        inside = sampled(target.masks.float().unsqueeze(0), points.unsqueeze(0))[0]
+        return matching_cost(
+            class_logits,
+            mask_logits,
+            target.labels,
+            inside,
+            class_weight=self.class_weight,
+            mask_weight=self.mask_weight,
+            dice_weight=self.dice_weight,
+        )
+
+    def _class_loss(
+        self, class_logits: Tensor, targets: Sequence[MaskTargets], matches: Matches
+    ) -> Tensor:
+        no_object = class_logits.shape[-1] - 1
+        labels = torch.full(class_logits.shape[:2], no_object, device=class_logits.device)
+        labels[matches.images, matches.queries] = _of_matches(
+            [target.labels for target in targets], matches
+        )
+        weights = torch.ones_like(labels, dtype=torch.float32)
+        weights[labels == no_object] = self.no_object_weight
+        losses = F.cross_entropy(class_logits.transpose(1, 2), labels, reduction="none")
+        total, count = (losses * weights).sum(), weights.sum()
+        if self.normaliser == "process":
+            return total / count
+        return total * world_size() / global_sum(count)
+
+    def _mask_losses(
+        self,
+        mask_logits: Tensor,
+        targets: Sequence[MaskTargets],
+        matches: Matches,
+        points: Points,
+    ) -> dict[str, Tensor]:
+        annotated = sum(len(target.labels) for target in targets)
+        count = global_sum(mask_logits.new_tensor(float(annotated))).clamp(min=1)
+        if self.normaliser == "process":
+            count = count.clamp(min=world_size())
+        logits = mask_logits[matches.images, matches.queries]
+        masks = _of_matches([target.masks for target in targets], matches)
+        if not len(logits):
+            nothing = mask_logits.sum() * 0.0
+            return {"mask": nothing, "dice": nothing}
+        where = points.for_losses(logits.detach(), matches.counts)
+        predicted = sampled(logits.unsqueeze(1), where).squeeze(1)
+        inside = sampled(masks.float().unsqueeze(1), where).squeeze(1)
+        share = world_size() / count
+        return {
+            "mask": binary_cross_entropy(predicted, inside).sum() * share,
+            "dice": dice_loss(predicted, inside).sum() * share,
+        }
+
+
+def _of_matches(annotations: Sequence[Tensor], matches: Matches) -> Tensor:
+    chosen = matches.annotations.split(matches.counts)
+    return torch.cat([rows[index] for rows, index in zip(annotations, chosen, strict=True)])
+
+
+def _seed(*parts: int) -> int:
+    """A seed from several numbers; equal only where all are equal, for all practical purposes."""
+    mixed = 0x9E3779B97F4A7C15
+    for part in parts:
+        mixed = ((mixed ^ (part & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        mixed ^= mixed >> 31
+    return mixed >> 1

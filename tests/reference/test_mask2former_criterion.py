@@ -1,0 +1,80 @@
+"""Matching and losses with the released code's prescribed points."""
+
+import pytest
+import torch
+from reference_cases import cases, load
+from torch import Tensor
+
+from ovseg_cli.losses.masks import sampled
+from ovseg_cli.losses.points import GivenPoints
+from ovseg_cli.losses.set_criterion import MaskTargets, SetCriterion
+
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+def weights_in(metadata) -> tuple[float, float, float]:
+    weights = metadata["weights_ce_mask_dice"]
+    parts = weights.split(",") if isinstance(weights, str) else weights
+    return tuple(float(part) for part in parts)
+
+
+def targets_in(tensors: dict[str, Tensor]) -> list[MaskTargets]:
+    return [
+        MaskTargets(
+            masks=tensors[f"input.gt_masks_{image}"] > 0.5,
+            labels=tensors[f"input.gt_labels_{image}"].long(),
+            image_id=image,
+        )
+        for image in range(len(tensors["input.pred_logits"]))
+    ]
+
+
+@pytest.mark.parametrize("case", cases("mask2former_criterion_"))
+def test_matching_and_losses_agree_with_the_released_code(case):
+    tensors, metadata = load(case)
+    class_weight, mask_weight, dice_weight = weights_in(metadata)
+    criterion = SetCriterion(
+        class_weight=class_weight,
+        mask_weight=mask_weight,
+        dice_weight=dice_weight,
+        no_object_weight=float(metadata["eos_coef"]),
+    )
+    matcher = SetCriterion(
+        class_weight=float(metadata["cost_class"]),
+        mask_weight=float(metadata["cost_mask"]),
+        dice_weight=float(metadata["cost_dice"]),
+    )
+    class_logits = tensors["input.pred_logits"].clone().requires_grad_()
+    mask_logits = tensors["input.pred_masks"].clone().requires_grad_()
+    targets = targets_in(tensors)
+    where = tensors["input.points_matching"]
+
+    matches = matcher.matches(class_logits.detach(), mask_logits.detach(), targets, where)
+    at_points = sampled(mask_logits.detach(), where)
+    first = 0
+    for image, (target, count) in enumerate(zip(targets, matches.counts, strict=True)):
+        cost = matcher.cost(class_logits[image].detach(), at_points[image], target, where[image])
+        assert torch.allclose(cost, tensors[f"mid.cost_{image}"], **TOLERANCE)
+        pairs = slice(first, first + count)
+        assert torch.equal(
+            matches.queries[pairs], tensors[f"output.matched_query_{image}"].long()
+        )
+        assert torch.equal(
+            matches.annotations[pairs], tensors[f"output.matched_gt_{image}"].long()
+        )
+        first += count
+
+    losses = criterion.losses(
+        class_logits, mask_logits, targets, GivenPoints(where, tensors["input.points_loss"])
+    )
+    for name, key in (("class", "ce"), ("mask", "mask"), ("dice", "dice")):
+        assert torch.allclose(losses[name], tensors[f"output.loss_{key}"].squeeze(), **TOLERANCE)
+    total = sum(
+        weight * losses[name]
+        for name, weight in zip(
+            ("class", "mask", "dice"), (class_weight, mask_weight, dice_weight), strict=True
+        )
+    )
+    total.backward()
+    assert torch.allclose(class_logits.grad, tensors["output.grad_logits"], **TOLERANCE)
+    assert torch.allclose(mask_logits.grad, tensors["output.grad_masks"], **TOLERANCE)
