@@ -1,6 +1,7 @@
 """A CLIP as the other parts see it: words and images in, rows of the joint space out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import open_clip
 import torch
@@ -23,6 +24,10 @@ class ClipEncoder(nn.Module):
         mean: of the RGB channels in 0..1, taken off before the image tower.
         std: of the RGB channels in 0..1.
     """
+
+    model: Any
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -49,17 +54,17 @@ class ClipEncoder(nn.Module):
     def resolution(self) -> int:
         """The side of the square that the image tower takes, in pixels."""
         size = self.model.visual.image_size
-        return size[0] if isinstance(size, tuple) else size
+        return int(size[0] if isinstance(size, tuple) else size)
 
     @property
     def embedding_dim(self) -> int:
         """D, the size of the joint space."""
-        return self.model.visual.output_dim
+        return int(self.model.visual.output_dim)
 
     @property
     def logit_scale(self) -> float:
         """The learned temperature: cosines are multiplied by it."""
-        return self.model.logit_scale.exp().item()
+        return float(self.model.logit_scale.detach().exp())
 
     @property
     def device(self) -> torch.device:
@@ -85,7 +90,7 @@ class ClipEncoder(nn.Module):
             VocabularyError: a text has more tokens than the text tower can read.
         """
         length = self.model.context_length
-        tokens = open_clip.tokenize(list(texts), context_length=length + 1)
+        tokens: Tensor = open_clip.tokenize(list(texts), context_length=length + 1)
         for text, row in zip(texts, tokens, strict=True):
             if row[length] != 0:
                 raise VocabularyError(

@@ -1,6 +1,5 @@
 """A CLIP from open_clip's zoo, from a file, or from a run's artifact."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,9 +26,7 @@ def load_open_clip(
     """
     _check_names(name, pretrained)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="No pretrained weights loaded")
-            model = open_clip.create_model(name, pretrained=pretrained)
+        model = open_clip.create_model(name, pretrained=pretrained)
     except Exception as error:  # open_clip and its download clients raise their own kinds
         raise CheckpointError(
             f"clip: the weights {pretrained!r} of {name} cannot be loaded "

@@ -46,7 +46,7 @@ def plain_vision_transformer(visual: nn.Module) -> VisionTransformer:
 
 def split_heads(tokens: Float[Tensor, "B L C"], heads: int) -> Float[Tensor, "B heads L d"]:
     """The channels of each token shared out among the heads."""
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return tokens.reshape(*tokens.shape[:-1], heads, tokens.shape[-1] // heads).transpose(1, 2)
 
 
 def image_tokens(
@@ -61,7 +61,8 @@ def image_tokens(
     patches = visual.conv1(pixels).flatten(2).transpose(1, 2)  # (B, P, C)
     class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
     tokens = torch.cat([class_token, patches], dim=1)
-    return visual.ln_pre(tokens + visual.positional_embedding.to(tokens.dtype))
+    entering: Tensor = visual.ln_pre(tokens + visual.positional_embedding.to(tokens.dtype))
+    return entering
 
 
 def keys_and_values(
@@ -108,7 +109,8 @@ def finish_block(
     """What follows the attention in a block: output projection and MLP, both residual."""
     attended = attended.transpose(1, 2).flatten(2)  # (B, L, C)
     tokens = tokens + block.ls_1(block.attn.out_proj(attended))
-    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+    finished: Tensor = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+    return finished
 
 
 def own_queries(
@@ -148,4 +150,5 @@ def project_class_tokens(
     visual: VisionTransformer, tokens: Float[Tensor, "B N C"]
 ) -> Float[Tensor, "B N D"]:
     """The last layer's tokens in CLIP's joint space, as the class token gets there."""
-    return visual.ln_post(tokens) @ visual.proj
+    embeddings: Tensor = visual.ln_post(tokens) @ visual.proj
+    return embeddings

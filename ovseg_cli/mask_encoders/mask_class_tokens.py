@@ -119,7 +119,8 @@ class MaskClassTokens(nn.Module):
     def _queries(self, index: int, normed: Tensor) -> Tensor:
         if self.query_projections is None:
             return own_queries(self.clip.visual.transformer.resblocks[index], normed)
-        return self.query_projections[index](normed)
+        queries: Tensor = self.query_projections[index](normed)
+        return queries
 
     @torch.no_grad()
     def visible_patches(self, mask_logits: Float[Tensor, "B N h w"]) -> Bool[Tensor, "B N P"]:
@@ -158,11 +159,10 @@ def new_query_projections(
     blocks = clip.visual.transformer.resblocks
     width = blocks[0].attn.embed_dim
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
-        projections = nn.ModuleList(nn.Linear(width, width) for _ in blocks)
-    projections.to(blocks[0].attn.in_proj_weight)
+        torch.default_generator.manual_seed(seed)
+        projections = [nn.Linear(width, width) for _ in blocks]
     if init == "clip":
         for projection, block in zip(projections, blocks, strict=True):
-            projection.weight.data.copy_(block.attn.in_proj_weight[:width])
-            projection.bias.data.copy_(block.attn.in_proj_bias[:width])
-    return projections
+            projection.weight.data = block.attn.in_proj_weight[:width].detach().clone()
+            projection.bias.data = block.attn.in_proj_bias[:width].detach().clone()
+    return nn.ModuleList(projections).to(blocks[0].attn.in_proj_weight)
