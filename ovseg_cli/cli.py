@@ -133,6 +133,24 @@ def evaluate(
     messages.print(f"written to {outcome.folder}")
 
 
+@app.command("pack")
+def pack(
+    folder: Annotated[Path, typer.Argument(help="New folder for the packed model.")],
+    run: RunOption = DEFAULT_RUN,
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Pack the segmenter of a run directory into one small folder with a model card."""
+    from .stages.pack import pack as stage
+
+    packed = stage(_settings(run, recipe, overrides, None, device, "fp32", False), folder)
+    if as_json:
+        _print_json(packed.card)
+    messages.print(f"{packed.folder}: {packed.megabytes:.1f} MB; use it with --model", markup=False)
+
+
 @app.command("doctor")
 def doctor(as_json: JsonOption = False) -> None:
     """Say what is installed, what is missing, and the mend."""
