@@ -35,9 +35,9 @@ _PIXEL_DECODER = (
     (r"^layer_1\.", "smooth.0."),
 )
 _MASK_DECODER = (
-    (r"^(query_feat|static_query)\.weight$", "query_features"),
-    (r"^query_embed\.weight$", "query_positions"),
-    (r"^level_embed\.weight$", "level_embeddings"),
+    (r"^(query_feat|static_query)\.", "query_features."),
+    (r"^query_embed\.", "query_positions."),
+    (r"^level_embed\.", "level_embeddings."),
     (r"^decoder_norm\.", "norm."),
     (r"^class_embed\.", "class_head."),
     (r"^mask_embed\.layers\.0\.", "mask_head.0."),

@@ -98,7 +98,7 @@ class SetCriterion:
         }
         for layer, (class_logits, mask_logits) in enumerate(predictions):
             points = RandomPoints(
-                [_seed(seed, step, target.image_id, layer) for target in targets],
+                [seed_of(seed, step, target.image_id, layer) for target in targets],
                 count=self.points,
                 oversample=self.oversample,
                 importance=self.importance,
@@ -233,7 +233,7 @@ def _of_matches(annotations: Sequence[Tensor], matches: Matches) -> Tensor:
     return torch.cat([rows[index] for rows, index in zip(annotations, chosen, strict=True)])
 
 
-def _seed(*parts: int) -> int:
+def seed_of(*parts: int) -> int:
     """A seed from several numbers; equal only where all are equal, for all practical purposes."""
     mixed = 0x9E3779B97F4A7C15
     for part in parts:

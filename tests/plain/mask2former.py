@@ -68,10 +68,10 @@ def decoded_masks(decoder: MaskDecoder, pixels: DecodedPixels) -> list[tuple[Ten
             level.flatten(2).transpose(1, 2) + embedding,
             sine_positions(tuple(level.shape[-2:]), level.shape[1], like=level),
         )
-        for level, embedding in zip(pixels.levels, decoder.level_embeddings, strict=True)
+        for level, embedding in zip(pixels.levels, decoder.level_embeddings.weight, strict=True)
     ]
-    queries = decoder.query_features.expand(batch, -1, -1)
-    places = decoder.query_positions
+    queries = decoder.query_features.weight.expand(batch, -1, -1)
+    places = decoder.query_positions.weight
     predictions = [predicted(decoder, queries, pixels.mask_features)]
     for index, layer in enumerate(decoder.layers):
         tokens, positions = levels[index % 3]

@@ -118,9 +118,9 @@ class MaskDecoder(nn.Module):
         feedforward_dim: int = 2048,
     ) -> None:
         super().__init__()
-        self.query_features = nn.Parameter(torch.randn(queries, hidden_dim))
-        self.query_positions = nn.Parameter(torch.randn(queries, hidden_dim))
-        self.level_embeddings = nn.Parameter(torch.randn(LEVELS, hidden_dim))
+        self.query_features = nn.Embedding(queries, hidden_dim)
+        self.query_positions = nn.Embedding(queries, hidden_dim)
+        self.level_embeddings = nn.Embedding(LEVELS, hidden_dim)
         self.layers = nn.ModuleList(
             DecoderLayer(hidden_dim, heads=heads, feedforward_dim=feedforward_dim)
             for _ in range(layers)
@@ -151,7 +151,8 @@ class MaskDecoder(nn.Module):
         levels = self._levels(pixels)
         guides = [self._guide(pixels.mask_features, level) for level in pixels.levels]
         batch = pixels.mask_features.shape[0]
-        queries = self.query_features.expand(batch, -1, -1)
+        queries = self.query_features.weight.expand(batch, -1, -1)
+        places = self.query_positions.weight
         predictions = []
         for index, layer in enumerate(self.layers):
             normed = self.norm(queries)
@@ -159,7 +160,7 @@ class MaskDecoder(nn.Module):
             if every_layer:
                 predictions.append(self._prediction(normed, embeddings, pixels.mask_features))
             allowed = _allowed(embeddings, guides[index % LEVELS])
-            queries = layer(queries, self.query_positions, *levels[index % LEVELS], allowed)
+            queries = layer(queries, places, *levels[index % LEVELS], allowed)
         normed = self.norm(queries)
         final = self._prediction(normed, self.mask_head(normed), pixels.mask_features)
         return [*predictions, final]
@@ -170,7 +171,7 @@ class MaskDecoder(nn.Module):
                 level.flatten(2).transpose(1, 2) + embedding,
                 sine_positions((level.shape[2], level.shape[3]), level.shape[1], like=level),
             )
-            for level, embedding in zip(pixels.levels, self.level_embeddings, strict=True)
+            for level, embedding in zip(pixels.levels, self.level_embeddings.weight, strict=True)
         ]
 
     @staticmethod
