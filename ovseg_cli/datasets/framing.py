@@ -1,6 +1,7 @@
 """Images resized and padded for the networks."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +11,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_cli.structures import Frame, FramedImage
+
+
+@dataclass(frozen=True)
+class FramingOptions:
+    """The size at which a recipe's networks see images; the defaults are published for COCO.
+
+    Attributes:
+        short_side: pixels of the shorter side, None to keep the size.
+        max_side: most pixels of the longer side, None for no maximum.
+        size_divisor: both sides are padded, at the bottom and right, to a multiple of it.
+    """
+
+    short_side: int | None = 800
+    max_side: int | None = 1333
+    size_divisor: int = 32
 
 
 def resized_size(

@@ -1,0 +1,118 @@
+"""The parts of a segmenter, built from a recipe and the artifacts of a run directory."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from ovseg_cli.clip.encoder import ClipEncoder
+from ovseg_cli.clip.loading import clip_from_artifact, load_open_clip, load_weights
+from ovseg_cli.mask_encoders import MASK_ENCODERS, MaskEncoder
+from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
+from ovseg_cli.proposers import PROPOSERS, Proposer
+from ovseg_cli.recipe import Recipe, build, choose
+from ovseg_cli.run import Run
+
+DEFAULT_ENCODER = {"name": "mask_class_tokens"}
+TUNED = "masq"
+
+
+@runtime_checkable
+class CheckedMaskEncoder(MaskEncoder, Protocol):
+    """A mask encoder whose methods can be checked for at run time."""
+
+
+def clip_of(run: Run, recipe: Recipe) -> ClipEncoder:
+    """The recipe's CLIP: open_clip's, or the one that `train-clip` made.
+
+    Args:
+        run: holds clip/base unless the recipe names open_clip.
+        recipe: its section `clip`.
+
+    Raises:
+        RunError: the run directory has no CLIP.
+        CheckpointError: weights that are damaged or of another model.
+    """
+    section = recipe.section("clip")
+    if section.get("name") == "open_clip":
+        options = {key: value for key, value in section.items() if key != "name"}
+        return build("clip", options, load_open_clip)
+    tensors, model = run.load_artifact("clip", "base")
+    return clip_from_artifact(tensors, model, source=str(run.artifact_path("clip", "base")))
+
+
+def proposals_name(run: Run) -> str:
+    """The newest proposals artifact; `teacher` where there is none yet."""
+    return run.newest("proposals") or "teacher"
+
+
+def proposer_of(run: Run, recipe: Recipe, *, device: torch.device) -> Proposer:
+    """The recipe's proposer with the newest weights of the run directory.
+
+    Args:
+        run: holds proposals/<name>.
+        recipe: its section `proposer`.
+        device: where it computes.
+
+    Raises:
+        RunError: the run directory has no proposals artifact.
+        CheckpointError: weights that are damaged or of another model.
+    """
+    name = proposals_name(run)
+    tensors, _ = run.load_artifact("proposals", name)
+    target, options = choose("proposer", recipe.section("proposer"), PROPOSERS)
+    proposer = build("proposer", options, target)
+    load_weights(proposer, tensors, source=str(run.artifact_path("proposals", name)))
+    return proposer.to(device).eval().requires_grad_(False)
+
+
+def mask_encoder_of(
+    run: Run, recipe: Recipe, clip: ClipEncoder, *, device: torch.device
+) -> CheckedMaskEncoder:
+    """The recipe's mask encoder on a CLIP, with the tuned weights where it has new queries.
+
+    Args:
+        run: holds clip/masq where the recipe has new queries.
+        recipe: its section `mask_encoder`.
+        clip: frozen.
+        device: where it computes.
+
+    Raises:
+        RunError: the run directory has no tuned weights.
+        CheckpointError: weights that are damaged or of another model.
+    """
+    target, options = choose("mask_encoder", encoder_section(recipe), MASK_ENCODERS)
+    encoder: Any = build("mask_encoder", options, target, clip=clip, seed=recipe.seed)
+    if isinstance(encoder, MaskClassTokens):
+        if has_tuned_queries(recipe):
+            tensors, _ = run.load_artifact("clip", TUNED)
+            source = str(run.artifact_path("clip", TUNED))
+            encoder.load_tuned_tensors(tensors, source=source)
+        encoder.to(device).eval()
+    checked: CheckedMaskEncoder = encoder
+    return checked
+
+
+def has_tuned_queries(recipe: Recipe) -> bool:
+    """True where the recipe's mask encoder needs what `tune-clip` makes."""
+    return encoder_section(recipe).get("query") == "new"
+
+
+def encoder_section(recipe: Recipe) -> dict[str, Any]:
+    """The section `mask_encoder`, frozen mask class tokens where the recipe has none."""
+    return recipe.section("mask_encoder") or dict(DEFAULT_ENCODER)
+
+
+def artifacts_of(run: Run, recipe: Recipe, *, proposer: bool = True) -> tuple[str, ...]:
+    """The artifacts that a segmenter of this recipe is built from, as `kind/name`.
+
+    Args:
+        run: whose newest proposals are taken.
+        recipe: says which CLIP and which queries.
+        proposer: whether a proposer is part of it.
+    """
+    names = [f"proposals/{proposals_name(run)}"] if proposer else []
+    if recipe.section("clip").get("name") != "open_clip":
+        names.append("clip/base")
+    if has_tuned_queries(recipe):
+        names.append(f"clip/{TUNED}")
+    return tuple(names)
