@@ -1,0 +1,220 @@
+"""`evaluate`: one pass, every metric, results written whole."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_clip import tiny_clip
+
+from ovseg_cli.classification import Classification
+from ovseg_cli.clip.encoder import ClipEncoder
+from ovseg_cli.clip.small import build_small_clip
+from ovseg_cli.datasets.coco import CocoDataset
+from ovseg_cli.datasets.framing import FramingOptions
+from ovseg_cli.errors import InputError, RecipeError
+from ovseg_cli.proposers import PROPOSERS
+from ovseg_cli.recipe import Recipe
+from ovseg_cli.run import Run
+from ovseg_cli.segmenter import Segmenter
+from ovseg_cli.stages.evaluate import (
+    EvaluateOptions,
+    evaluate,
+    score,
+    scored_vocabulary,
+    square_crop,
+)
+from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
+from ovseg_cli.stages.scores import class_map, segment_map
+from ovseg_cli.stages.session import Settings
+from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals, Sample, Vocabulary
+
+SMALL_CLIP = {"width": 32, "heads": 2, "layers": 1, "image_size": 32, "embed_dim": 16}
+SMALL_PROPOSER = {
+    "backbone": "resnet10",
+    "backbone_width": 8,
+    "backbone_norm": "group",
+    "hidden_dim": 32,
+    "mask_dim": 16,
+    "queries": 5,
+    "heads": 2,
+    "encoder_layers": 1,
+    "encoder_feedforward_dim": 32,
+    "decoder_layers": 1,
+    "feedforward_dim": 32,
+}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    options = ShapesOptions(
+        seed=1, train=1, val=1, test=5, pairs_easy=1, pairs_crop=1, pairs_window=1
+    )
+    make_shapes(folder, options)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run directory with random weights."""
+    torch.manual_seed(0)
+    run = Run(tmp_path / "run")
+    clip = build_small_clip(**SMALL_CLIP)
+    model = {"architecture": "small", "options": SMALL_CLIP}
+    run.save_artifact("clip", "base", clip.state_dict(), model)
+    proposer = PROPOSERS["mask2former"](**SMALL_PROPOSER)
+    model = {"name": "mask2former", "options": SMALL_PROPOSER}
+    run.save_artifact("proposals", "teacher", proposer.state_dict(), model)
+    return run
+
+
+def settings_of(run: Run, shapes: Path, **sections: dict) -> Settings:
+    content = {
+        "dataset": {"root": str(shapes)},
+        "proposer": {"name": "mask2former", **SMALL_PROPOSER},
+        "framing": {"short_side": None, "max_side": None},
+        **sections,
+    }
+    return Settings(run, Recipe("test", sections=content))
+
+
+class Oracle:
+    """Annotated masks as proposals, and embeddings that are their classes' own texts."""
+
+    def __init__(self, dataset: CocoDataset) -> None:
+        self.dataset = dataset
+        self.labels = torch.zeros(0, dtype=torch.int64)
+        self.position = 0
+
+    def propose(self, framed: FramedImage) -> Proposals:
+        sample = self.dataset[self.position]
+        self.position += 1
+        self.labels = sample.labels
+        height, width = framed.frame.padded
+        logits = torch.full((len(sample.masks), height, width), -20.0)
+        logits[:, : sample.masks.shape[1], : sample.masks.shape[2]] += 40 * sample.masks
+        return Proposals(logits, framed.frame, torch.ones(len(sample.masks)))
+
+    def encode(self, framed: FramedImage, proposals: Proposals) -> EncodedMasks:
+        rows = torch.eye(len(self.dataset.vocabulary))[self.labels]
+        return EncodedMasks(rows, proposals.mask_logits, torch.ones(len(rows)).bool())
+
+
+class WordClip(ClipEncoder):
+    """A text tower that gives every word its own axis."""
+
+    def encode_text(self, texts: Sequence[str], batch_size: int = 128) -> torch.Tensor:
+        return torch.eye(len(texts))
+
+
+def test_ground_truth_as_prediction_scores_exactly_one(shapes: Path) -> None:
+    dataset = CocoDataset(shapes, "test")
+    oracle = Oracle(dataset)
+    segmenter = Segmenter(
+        oracle,
+        oracle,
+        WordClip(tiny_clip().model),
+        classification=Classification(background=None),
+        framing=FramingOptions(None, None),
+    )
+    options = EvaluateOptions(crop_accuracy=False)
+    results, rows = score(segmenter, dataset, dataset.vocabulary, options).compute()
+    for group in ("all", "base", "novel", "things", "stuff"):
+        assert results["semantic"][group] == {"miou": 1.0, "miou_union": 1.0}
+        assert results["panoptic"][group]["pq"] == 1.0
+        assert results["proposal_recall"][group]["mean"] == 1.0
+        assert results["mask_accuracy"][group] == 1.0
+    assert results["instance"]["all"] == {"ap": 1.0, "ap50": 1.0, "ap75": 1.0}
+    assert results["instance"]["stuff"]["ap"] is None
+    assert len(rows) == 28
+
+
+@pytest.mark.parametrize("oracle_masks", [False, True])
+def test_a_run_is_scored_and_the_results_are_written(
+    run: Run, shapes: Path, oracle_masks: bool
+) -> None:
+    settings = settings_of(run, shapes, evaluate={"oracle_masks": oracle_masks, "images": 3})
+    evaluation = evaluate(settings)
+    name = "ground_truth-base" if oracle_masks else "teacher-base"
+    assert evaluation.folder == run.path / "evaluation" / "shapes-test" / name
+    content = json.loads((evaluation.folder / "metrics.json").read_text())
+    assert content["results"] == evaluation.results
+    assert set(content["results"]) >= {
+        "semantic",
+        "panoptic",
+        "instance",
+        "mask_accuracy",
+        "crop_accuracy",
+    }
+    assert ("proposal_recall" in content["results"]) != oracle_masks
+    with (evaluation.folder / "per_class.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows][:2] == ["ball", "wheel"]
+    assert run.manifest()[-1]["stage"] == "evaluate"
+
+
+def test_scores_are_the_same_each_time(run: Run, shapes: Path) -> None:
+    settings = settings_of(run, shapes, evaluate={"images": 2})
+    first, second = evaluate(settings, name="a"), evaluate(settings, name="b")
+    assert first.results == second.results
+    assert first.folder != second.folder
+
+
+def test_instances_are_scored_where_there_is_nothing_else(run: Run, shapes: Path) -> None:
+    settings = settings_of(run, shapes, evaluate={"annotations": "instances", "images": 2})
+    results = evaluate(settings, split="test").results
+    assert "semantic" not in results
+    assert "instance" in results
+
+
+def test_an_empty_split_is_refused(run: Run, shapes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    (folder / "annotations" / "panoptic_test").mkdir(parents=True)
+    (folder / "test").mkdir()
+    content = json.loads((shapes / "annotations" / "panoptic_test.json").read_text())
+    content |= {"images": [], "annotations": []}
+    (folder / "annotations" / "panoptic_test.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="empty-test: no images to score"):
+        evaluate(settings_of(run, folder))
+
+
+def test_a_recipes_words_keep_the_datasets_groups() -> None:
+    classes = Vocabulary(("a", "b"), (("a",), ("b",)), (True, False), (True, False))
+    words = scored_vocabulary(classes, "cat/kitten,grass")
+    assert words.synonyms == (("cat", "kitten"), ("grass",))
+    assert words.is_thing == classes.is_thing
+    assert words.seen == classes.seen
+    with pytest.raises(RecipeError, match="1 classes, but the dataset has 2"):
+        scored_vocabulary(classes, "cat")
+
+
+def test_maps_number_segments_and_leave_void_out() -> None:
+    masks = torch.zeros(2, 1, 4, dtype=torch.bool)
+    masks[0, 0, 0] = masks[1, 0, 2:] = True
+    sample = Sample(
+        torch.zeros(3, 1, 4, dtype=torch.uint8),
+        1,
+        "a.png",
+        masks,
+        torch.tensor([7, 3]),
+        torch.zeros(2, dtype=torch.bool),
+    )
+    assert segment_map(sample).tolist() == [[1, 0, 2, 2]]
+    assert class_map(sample).tolist() == [[7, -1, 3, 3]]
+    empty = replace(sample, masks=masks[:0], labels=sample.labels[:0], is_crowd=sample.is_crowd[:0])
+    assert class_map(empty).tolist() == [[-1, -1, -1, -1]]
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (10, 5), (28, 36)])
+def test_a_crop_is_a_square_inside_the_image_that_holds_the_mask(corner: tuple[int, int]) -> None:
+    image = torch.zeros(3, 32, 40, dtype=torch.uint8)
+    mask = torch.zeros(32, 40, dtype=torch.bool)
+    mask[corner[0] : corner[0] + 4, corner[1] : corner[1] + 4] = True
+    image[:, mask] = 255
+    crop = square_crop(image, mask, scale=2.0, side=8)
+    assert crop.shape == (3, 8, 8)
+    assert crop[0].sum() == 16 * 255  # the whole mask, at its own size
