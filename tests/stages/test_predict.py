@@ -1,0 +1,227 @@
+import errno
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from ovseg_cli.errors import InputError, SomeInputsFailedError, StorageError, UsageError
+from ovseg_cli.stages import model_choice
+from ovseg_cli.stages.model_choice import choose_model
+from ovseg_cli.stages.predict import PredictOptions, predict
+from ovseg_cli.structures import Instances, Segment, Segmentation
+from ovseg_cli.vocabulary import parse_labels
+
+WORDS = parse_labels("dog,sky")
+
+
+def halves(image) -> Segmentation:
+    """The left half is a dog, the right half is sky: a segmenter without a model."""
+    _, height, width = image.shape
+    left = torch.zeros(height, width, dtype=torch.bool)
+    left[:, : width // 2] = True
+    area = int(left.sum())
+    segments = (Segment(1, 0, True, 0.9, area), Segment(2, 1, False, 0.8, left.numel() - area))
+    return Segmentation(
+        torch.where(left, 1, 2).int(),
+        segments,
+        (~left).long(),
+        Instances(left[None], torch.tensor([0]), torch.tensor([0.9])),
+    )
+
+
+def picture(path: Path, size=(6, 4)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, "grey").save(path)
+    return path
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_image_gives_an_overlay_a_map_and_cocos_json(tmp_path) -> None:
+    source = picture(tmp_path / "a.png")
+    result = predict([str(source)], WORDS, halves, tmp_path / "out")
+    assert files_in(tmp_path / "out") == {
+        "overlays/a.png",
+        "panoptic/a.png",
+        "panoptic.json",
+        "categories.json",
+    }
+    assert result.images == 1
+    assert result.found == {"dog": 1, "sky": 1}
+    assert result.error() is None
+    content = json.loads((tmp_path / "out" / "panoptic.json").read_text())
+    (image,), (annotation,) = content["images"], content["annotations"]
+    assert image == {"id": 1, "file_name": str(source), "height": 4, "width": 6}
+    rgb = np.asarray(Image.open(tmp_path / "out" / "panoptic" / annotation["file_name"]))
+    for segment in annotation["segments_info"]:
+        assert (rgb[..., 0] == segment["id"]).sum() == segment["area"]
+    assert [entry["name"] for entry in content["categories"]] == ["dog", "sky"]
+
+
+def test_all_tasks_have_their_files(tmp_path) -> None:
+    picture(tmp_path / "in" / "a.png")
+    options = PredictOptions(tasks=("instance", "semantic"), overlays=False)
+    predict([str(tmp_path / "in")], WORDS, halves, tmp_path / "out", options=options)
+    assert files_in(tmp_path / "out") == {"semantic/a.png", "instances.jsonl", "categories.json"}
+    semantic = np.asarray(Image.open(tmp_path / "out" / "semantic" / "a.png"))
+    assert semantic.tolist() == [[0, 0, 0, 1, 1, 1]] * 4
+    (line,) = (tmp_path / "out" / "instances.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    assert record["category"] == "dog"
+    assert (coco_mask.decode(record["segmentation"]) == (semantic == 0)).all()
+
+
+def test_records_come_image_by_image(tmp_path) -> None:
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "in" / name)
+    seen: list[tuple[str, int]] = []
+
+    def segment(image):
+        seen.append(("segment", 0))
+        return halves(image)
+
+    def on_record(record):
+        seen.append(("record", record["image_id"]))
+        assert json.loads(json.dumps(record)) == record
+        assert Path(record["files"]["overlay"]).is_file()
+        assert record["segments"][0] == {
+            "label": "dog", "is_thing": True, "area": 12, "score": 0.9,
+        }  # fmt: skip
+
+    predict([str(tmp_path / "in")], WORDS, segment, tmp_path / "out", on_record=on_record)
+    assert seen == [("segment", 0), ("record", 1), ("segment", 0), ("record", 2)]
+
+
+def test_inputs_of_equal_names_do_not_overwrite_one_another(tmp_path) -> None:
+    sources = [str(picture(tmp_path / folder / "a.png")) for folder in ("one", "two")]
+    sources.append(str(picture(tmp_path / "one" / "a.bmp")))
+    predict(sources, WORDS, halves, tmp_path / "out")
+    assert {"panoptic/a.png", "panoptic/a-2.png", "panoptic/a-3.png"} < files_in(tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "panoptic.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == sources
+
+
+def test_a_bad_input_among_others_is_listed_and_the_rest_goes_on(tmp_path) -> None:
+    good = picture(tmp_path / "good.png")
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no image")
+    records = []
+    sources = [str(bad), str(tmp_path / "missing.png"), str(good), str(tmp_path / "*.webp")]
+    result = predict(sources, WORDS, halves, tmp_path / "out", on_record=records.append)
+    assert result.images == 1
+    error = result.error()
+    assert isinstance(error, SomeInputsFailedError)
+    assert error.exit_code == 3
+    assert "3 of 4 inputs failed" in str(error)
+    lines = (tmp_path / "out" / "errors.jsonl").read_text().splitlines()
+    assert [json.loads(line)["source"] for line in lines] == [sources[0], sources[1], sources[3]]
+    assert sum("error" in record for record in records) == 3
+
+
+def test_an_old_list_of_errors_goes(tmp_path) -> None:
+    good = str(picture(tmp_path / "good.png"))
+    predict([good, "missing.png"], WORDS, halves, tmp_path / "out")
+    assert (tmp_path / "out" / "errors.jsonl").exists()
+    predict([good], WORDS, halves, tmp_path / "out")
+    assert not (tmp_path / "out" / "errors.jsonl").exists()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_where_nothing_was_segmented_nothing_is_written(tmp_path, count) -> None:
+    result = predict(["missing.png"] * count, WORDS, halves, tmp_path / "out")
+    error = result.error()
+    assert isinstance(error, InputError)
+    assert error.exit_code == 2
+    assert "missing.png: no such file" in str(error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_source_is_refused(tmp_path) -> None:
+    with pytest.raises(InputError, match="give a file"):
+        predict([], WORDS, halves, tmp_path)
+
+
+def test_our_own_results_are_no_input(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "a.png")
+    options = PredictOptions(recursive=True)
+    for _ in range(2):
+        assert predict(["."], WORDS, halves, Path("out"), options=options).images == 1
+    with pytest.raises(InputError, match="nothing there but results of out"):
+        predict(["out/overlays"], WORDS, halves, Path("out"))
+    assert predict(["out/overlays/a.png"], WORDS, halves, Path("out")).images == 1
+
+
+def test_lists_on_stdin_are_segmented(tmp_path) -> None:
+    source = picture(tmp_path / "a.png")
+    result = predict(["-"], WORDS, halves, tmp_path / "out", stdin=io.StringIO(f"{source}\n"))
+    assert result.images == 1
+
+
+def test_too_little_memory_for_one_image_fails_that_image_alone(tmp_path) -> None:
+    sources = [str(picture(tmp_path / "large.png", (90, 90))), str(picture(tmp_path / "a.png"))]
+
+    def segment(image):
+        if image.shape[1] == 90:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return halves(image)
+
+    result = predict(sources, WORDS, segment, tmp_path / "out")
+    assert result.images == 1
+    assert "not enough memory for 90 x 90 pixels" in str(result.failures[0].error)
+
+
+def test_a_full_disk_stops_with_one_sentence_and_whole_files(tmp_path, monkeypatch) -> None:
+    sources = [str(picture(tmp_path / name)) for name in ("a.png", "b.png")]
+    save = Image.Image.save
+
+    def full(self, path, *arguments, **options):
+        if "b" in Path(path).name:
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(self, path, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(StorageError, match=r"b.png: no space left") as error:
+        predict(sources, WORDS, halves, tmp_path / "out")
+    assert error.value.exit_code == 1
+    assert files_in(tmp_path / "out") == {"overlays/a.png", "panoptic/a.png", "categories.json"}
+
+
+def test_a_crash_leaves_no_half_json(tmp_path) -> None:
+    sources = [str(picture(tmp_path / name)) for name in ("a.png", "b.png")]
+    calls = iter([halves, None])
+
+    def segment(image):
+        return next(calls)(image)
+
+    with pytest.raises(TypeError):
+        predict(sources, WORDS, segment, tmp_path / "out")
+    assert "panoptic.json" not in files_in(tmp_path / "out")
+    assert not [name for name in os.listdir(tmp_path / "out") if "tmp" in name]
+
+
+def test_the_model_is_the_named_one_then_the_run_then_the_one_in_the_box(
+    tmp_path, monkeypatch
+) -> None:
+    tiny, run = tmp_path / "tiny", tmp_path / "run"
+    for folder in (tiny, run):
+        folder.mkdir()
+    monkeypatch.setattr(model_choice, "TINY", tiny)
+    (tiny / "recipe.yaml").touch()
+    assert choose_model("tiny", run).is_tiny
+    assert choose_model(None, run).is_tiny
+    assert choose_model(str(run), tmp_path / "other").run.path == run
+    (run / "recipe.yaml").touch()
+    assert choose_model(None, run).run.path == run
+    assert not choose_model(None, run).is_tiny
+    with pytest.raises(UsageError, match="--model huge: no such model"):
+        choose_model("huge", run)
