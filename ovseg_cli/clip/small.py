@@ -5,18 +5,24 @@ The token table has 49,408 rows, so that any word still tokenises; factorised (A
 ICLR 2020) it is a table of few columns and one matrix.
 """
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import open_clip
 import torch
+from jaxtyping import Float, Int, UInt8
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 VOCABULARY_SIZE = 49408
 
 
 class ConvStem(nn.Sequential):
     """Convolutions of stride 2 down to the patch grid, in place of the patch projection.
+
+    Batch norm makes it learn about twice as fast as it does without, or with group norm.
 
     Args:
         width: channels of the result.
@@ -26,17 +32,12 @@ class ConvStem(nn.Sequential):
     def __init__(self, width: int, patch_size: int) -> None:
         layers: list[nn.Module] = []
         steps, channels = patch_size.bit_length() - 1, 3
-        for step in range(steps):
+        for step in range(1, steps + 1):
             following = max(16, width >> (steps - step))
-            layers.append(nn.Conv2d(channels, following, 3, stride=2, padding=1))
-            layers.append(nn.ReLU())
+            layers.append(nn.Conv2d(channels, following, 3, stride=2, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(following), nn.ReLU()]
             channels = following
-        layers.append(nn.Conv2d(channels, width, 3, padding=1))
-        super().__init__(*layers)
-        for layer in self:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
+        super().__init__(*layers, nn.Conv2d(channels, width, 1))
 
 
 def build_small_clip(
@@ -104,8 +105,57 @@ def _factorised_table(token_width: int, text_width: int) -> nn.Sequential:
     return nn.Sequential(table, mixed)
 
 
-def encode_windows(clip: open_clip.CLIP, images: Tensor, corner: tuple[int, int]) -> Tensor:
-    """Image embeddings (B, D), not normalised, of windows of the square that the tower looks at.
+class PairEncoder(nn.Module):
+    """Both towers of a CLIP on image-text pairs, in training.
+
+    Args:
+        clip: with a plain ViT image tower and a causal text tower that ends at the highest token.
+        mean: of the RGB channels in 0..1.
+        std: of the RGB channels in 0..1.
+    """
+
+    def __init__(
+        self,
+        clip: open_clip.CLIP,
+        *,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(
+        self,
+        pixels: UInt8[Tensor, "B 3 H W"],
+        corner: tuple[int, int],
+        tokens: Int[Tensor, "T context"],
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "T D"], Float[Tensor, ""]]:
+        """Image embeddings and text embeddings, neither normalised, and the temperature's factor.
+
+        Args:
+            pixels: (B, 3, H, W) RGB, at most of the tower's size, multiples of the patch.
+            corner: (row, column) in patches of the place that a window has in the tower's square.
+            tokens: (T, context length) as the tokenizer gives them.
+        """
+        images = (pixels - self.mean) / self.std
+        with _attention_for(images):
+            image_embeddings = encode_windows(self.clip, images, corner)
+            text_embeddings = encode_texts(self.clip, tokens)
+        return image_embeddings, text_embeddings, self.clip.logit_scale.exp()
+
+
+def _attention_for(images: Tensor) -> AbstractContextManager[None]:
+    """On a CPU the backward of fused attention is the slowest part of all for short sequences."""
+    short = images.device.type == "cpu" and max(images.shape[-2:]) < 96
+    return sdpa_kernel(SDPBackend.MATH) if short else nullcontext()
+
+
+def encode_windows(
+    clip: open_clip.CLIP, images: Float[Tensor, "B 3 H W"], corner: tuple[int, int]
+) -> Float[Tensor, "B D"]:
+    """Image embeddings, not normalised, of windows of the square that the tower looks at.
 
     Args:
         clip: with a plain ViT image tower.
@@ -124,8 +174,8 @@ def encode_windows(clip: open_clip.CLIP, images: Tensor, corner: tuple[int, int]
     return visual.ln_post(tokens[:, 0]) @ visual.proj
 
 
-def encode_texts(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
-    """Text embeddings (T, D), not normalised; the result is `encode_text`'s, without the padding.
+def encode_texts(clip: open_clip.CLIP, tokens: Int[Tensor, "T context"]) -> Float[Tensor, "T D"]:
+    """Text embeddings, not normalised: those of `encode_text`, without the cost of the padding.
 
     Args:
         clip: with a causal text tower that ends at the highest token.
@@ -136,3 +186,13 @@ def encode_texts(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
     embedded = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]
     states = clip.transformer(embedded, attn_mask=clip.attn_mask[:length, :length])
     return clip.ln_final(states)[torch.arange(len(tokens)), ends] @ clip.text_projection
+
+
+def tokenize_captions(texts: Sequence[str], *, context_length: int) -> Int[Tensor, "T context"]:
+    """Token ids of captions; those that are too long lose their end.
+
+    Args:
+        texts: T sentences.
+        context_length: of the text tower.
+    """
+    return open_clip.tokenize(list(texts), context_length=context_length)

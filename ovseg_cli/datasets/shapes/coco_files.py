@@ -1,7 +1,7 @@
 """One image of the synthetic set as COCO's records, and COCO's annotation files from the records.
 
 Layout of the folder: `{split}/{id:012d}.jpg`, `annotations/captions_{split}.json`, and for splits
-with masks `annotations/panoptic_{split}.json`, `annotations/panoptic_{split}/{id:012d}.png` (segment
+with masks `annotations/panoptic_{split}.json`, `panoptic_{split}/{id:012d}.png` beside it (segment
 id = R + 256 G + 65536 B) and `annotations/instances_{split}.json` (things, compressed RLE).
 `annotations/vocabulary.json` has the names, which are things, which are seen, and the compositions
 held out.

@@ -1,6 +1,7 @@
 """Scenes: things drawn over one or two stuff regions, with the visible mask of each."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from .classes import (
 from .stuff import stuff_texture
 from .things import DRAWINGS
 
+Floats = NDArray[np.floating[Any]]
 MIN_VISIBLE = 0.4
 MIN_STUFF = 0.01
 
@@ -30,6 +32,7 @@ class Layout:
         things: smallest and largest number of things.
         radius: smallest and largest radius of a thing in pixels.
         spread: how far from the middle a thing's centre may lie, 1 is at the border.
+        bare: share of images without things.
         two_stuffs: share of images with two stuff regions.
         plain: True for a background of one colour, which is no stuff.
     """
@@ -38,6 +41,7 @@ class Layout:
     things: tuple[int, int]
     radius: tuple[float, float] = (13.0, 25.0)
     spread: float = 0.9
+    bare: float = 0.0
     two_stuffs: float = 0.0
     plain: bool = False
 
@@ -78,8 +82,8 @@ class _Stamp:
     color: str
     texture: str
     radius: float
-    alpha: NDArray[np.float32]
-    paint: NDArray[np.float32]
+    alpha: Floats
+    paint: Floats
 
 
 def _composition(rng: np.random.Generator, allow_held_out: bool) -> tuple[str, str]:
@@ -90,9 +94,7 @@ def _composition(rng: np.random.Generator, allow_held_out: bool) -> tuple[str, s
             return thing, color
 
 
-def _texture_factor(
-    texture: str, x: NDArray[np.float32], y: NDArray[np.float32], period: float
-) -> NDArray[np.bool_]:
+def _texture_factor(texture: str, x: Floats, y: Floats, period: float) -> NDArray[np.bool_]:
     if texture == "striped":
         return np.broadcast_to(y % period < period / 2, np.broadcast_shapes(x.shape, y.shape))
     if texture == "spotted":
@@ -102,7 +104,7 @@ def _texture_factor(
     return np.zeros(np.broadcast_shapes(x.shape, y.shape), bool)
 
 
-def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _halved(values: Floats) -> Floats:
     half = values.shape[0] // 2
     return values.reshape(half, 2, half, 2, *values.shape[2:]).mean(axis=(1, 3), dtype=np.float32)
 
@@ -128,14 +130,14 @@ def _stamp(rng: np.random.Generator, radius: float, allow_held_out: bool) -> _St
     return _Stamp(name, color, texture, radius, _halved(alpha), _halved(paint))
 
 
-def _plain(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
+def _plain(rng: np.random.Generator, size: int) -> Floats:
     color = rng.uniform(30, 225, 3).astype(np.float32)
     return np.broadcast_to(color, (size, size, 3)).copy()
 
 
 def _backdrop(
     rng: np.random.Generator, layout: Layout
-) -> tuple[NDArray[np.float32], list[tuple[str, NDArray[np.bool_]]]]:
+) -> tuple[Floats, list[tuple[str, NDArray[np.bool_]]]]:
     size = layout.size
     if layout.plain:
         return _plain(rng, size), []
@@ -208,6 +210,8 @@ def draw_scene(rng: np.random.Generator, layout: Layout, *, allow_held_out: bool
     size = layout.size
     canvas, stuff = _backdrop(rng, layout)
     wanted = int(rng.integers(layout.things[0], layout.things[1] + 1))
+    if layout.bare and rng.random() < layout.bare:
+        wanted = 0
     pile, placed = _Pile(size), []
     reach = layout.spread * size / 2
     while len(placed) < wanted:

@@ -26,8 +26,8 @@ class Split:
 
 
 _SCENE = Layout(size=128, things=(2, 6), two_stuffs=0.8)
-_WINDOW = Layout(size=64, things=(0, 3), spread=1.0, two_stuffs=0.5)
-_CROP = Layout(size=40, things=(1, 1), radius=(12.0, 18.0), spread=0.35, two_stuffs=0.2)
+_WINDOW = Layout(size=64, things=(1, 3), spread=1.0, bare=0.15, two_stuffs=0.5)
+_CROP = Layout(size=40, things=(1, 1), radius=(12.0, 18.0), spread=0.35, bare=0.25, two_stuffs=0.2)
 _EASY = Layout(size=40, things=(1, 1), radius=(12.0, 18.0), spread=0.25, plain=True)
 
 SPLITS = (

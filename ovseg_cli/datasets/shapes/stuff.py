@@ -1,11 +1,12 @@
 """Procedural textures of the stuff classes."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]
 PALETTES: dict[str, tuple[tuple[int, int, int], ...]] = {
     "grass": ((80, 140, 60), (120, 150, 70), (60, 120, 90)),
     "water": ((60, 110, 180), (60, 150, 170), (90, 120, 150)),

@@ -120,7 +120,7 @@ def _house(x: Grid, y: Grid, phase: float) -> Drawing:
 
 def _cup(x: Grid, y: Grid, phase: float) -> Drawing:
     x = x if phase < 0.5 else -x
-    bowl = (np.abs(y) <= 0.85) & (np.abs(x + 0.25) <= 0.62 - 0.15 * y)
+    bowl = (np.abs(y) <= 0.85) & (np.abs(x + 0.2) <= 0.58 - 0.12 * y)
     handle = _disc(x, y, 0.5, 0.45, -0.05) & ~_disc(x, y, 0.27, 0.45, -0.05) & (x > 0.2)
     return bowl | handle, bowl & (y < -0.5)
 

@@ -1,0 +1,147 @@
+"""`ovseg train-clip`: contrastive training of a small CLIP from images and their captions."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ovseg_cli.clip.encoder import OPENAI_MEAN, OPENAI_STD
+from ovseg_cli.clip.small import PairEncoder, build_small_clip
+from ovseg_cli.errors import RecipeError
+from ovseg_cli.losses.contrastive import contrastive_losses
+from ovseg_cli.recipe import Recipe, build
+from ovseg_cli.stages.caption_batches import (
+    CaptionBatch,
+    PhasedBatches,
+    PhaseOptions,
+    check_phases,
+)
+from ovseg_cli.stages.session import Outcome, Settings, dataset_root, run_stage
+from ovseg_cli.training import distributed
+from ovseg_cli.training.loop import LoopOptions, fit
+from ovseg_cli.training.optimizer import adamw, schedule
+
+SECTIONS = ("clip", "dataset", "train_clip")
+
+
+@dataclass(frozen=True)
+class TrainClipOptions:
+    """The recipe's section `train_clip`.
+
+    Attributes:
+        phases: easy ones first.
+        steps: optimizer steps in all.
+        lr: highest learning rate; it decays by a cosine.
+        weight_decay: of AdamW.
+        warmup: steps of linear warm-up.
+        gradient_clip: largest norm of the gradient.
+        captions_per_image: how many of an image's captions are its positives in a step.
+        rehearsal: share of the steps of later phases that take a batch of an earlier one.
+        max_scale: largest temperature factor.
+    """
+
+    phases: tuple[PhaseOptions, ...]
+    steps: int = 3000
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: int = 100
+    gradient_clip: float = 1.0
+    captions_per_image: int = 2
+    rehearsal: float = 0.15
+    max_scale: float = 100.0
+
+
+def train_clip(settings: Settings) -> Outcome:
+    """Trains the recipe's CLIP from random weights and saves it as clip/base.
+
+    Args:
+        settings: run directory, recipe, device.
+
+    Raises:
+        RecipeError: an option that cannot be used.
+        InputError: captions or images that cannot be read.
+    """
+    return run_stage(
+        settings,
+        "train-clip",
+        lambda fingerprint: _trained(settings, fingerprint),
+        artifact="clip/base",
+        sections=SECTIONS,
+    )
+
+
+def _trained(settings: Settings, fingerprint: str) -> dict[str, Any]:
+    recipe = settings.recipe
+    options = build("train_clip", recipe.section("train_clip"), TrainClipOptions)
+    torch.manual_seed(recipe.seed)
+    clip = build("clip", _architecture(recipe), build_small_clip)
+    grid, patch_size = clip.visual.grid_size[0], clip.visual.patch_size[0]
+    check_phases(options.phases, image_size=grid * patch_size, patch_size=patch_size)
+    encoder = PairEncoder(clip, mean=OPENAI_MEAN, std=OPENAI_STD).to(settings.device)
+    batches = PhasedBatches(
+        options.phases,
+        dataset_root(settings),
+        steps=options.steps,
+        captions_per_image=options.captions_per_image,
+        rehearsal=options.rehearsal,
+        grid=grid,
+        patch_size=patch_size,
+        context_length=clip.context_length,
+        seed=recipe.seed,
+    )
+    result = fit(
+        encoder,
+        batch_at=batches.batch_at,
+        losses_of=lambda module, batch, step: caption_losses(
+            module, batch, device=settings.device, max_scale=options.max_scale
+        ),
+        optimizer=adamw(encoder, lr=options.lr, weight_decay=options.weight_decay),
+        schedule=schedule(steps=options.steps, warmup=options.warmup, decay="cosine"),
+        options=LoopOptions(
+            options.steps, gradient_clip=options.gradient_clip, precision=settings.precision
+        ),
+        run=settings.run,
+        stage="train-clip",
+        fingerprint=fingerprint,
+        device=settings.device,
+    )
+    if distributed.is_main():
+        model = {"architecture": "small", "options": _architecture(recipe)}
+        settings.run.save_artifact("clip", "base", clip.state_dict(), model)
+    return {
+        "seconds": round(result.seconds, 1),
+        "parameters": sum(parameter.numel() for parameter in clip.parameters()),
+        "logit_scale": float(clip.logit_scale.exp()),
+        "skipped": result.skipped,
+        "losses": result.losses,
+    }
+
+
+def caption_losses(
+    module: nn.Module, batch: CaptionBatch, *, device: torch.device, max_scale: float
+) -> dict[str, Tensor]:
+    """The contrastive losses of a batch.
+
+    Args:
+        module: a `PairEncoder`, or its wrapper for several processes.
+        batch: images and texts.
+        device: where the module is.
+        max_scale: largest temperature factor.
+    """
+    images, texts, scale = module(batch.pixels.to(device), batch.corner, batch.tokens.to(device))
+    return contrastive_losses(
+        images,
+        texts,
+        image_texts=batch.image_texts.to(device),
+        text_ids=batch.text_ids.to(device),
+        scale=scale.clamp(max=max_scale),
+    )
+
+
+def _architecture(recipe: Recipe) -> dict[str, Any]:
+    section = recipe.section("clip")
+    name = section.pop("name", "small")
+    if name != "small":
+        raise RecipeError(f"[clip] name: train-clip trains a 'small' CLIP, not {name!r}")
+    return section
