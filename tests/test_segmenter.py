@@ -16,6 +16,7 @@ from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run
 from ovseg_cli.segmenter import Segmenter, options_of
 from ovseg_cli.structures import FramedImage, Proposals
+from ovseg_cli.vocabulary.labels import parse_labels
 
 
 class Quarters:
@@ -96,8 +97,6 @@ def test_masks_that_are_handed_in_need_no_proposer(
     words = "dog,cat"
     with pytest.raises(ValueError, match="no proposer"):
         alone.predict(image, words)
-    from ovseg_cli.vocabulary.labels import parse_labels
-
     vocabulary = parse_labels(words)
     _, expected = segmenter.classify(framed, proposals, vocabulary)
     _, found = alone.classify(framed, proposals, vocabulary)
@@ -109,8 +108,6 @@ def test_text_embeddings_are_kept_on_disk_between_processes(tmp_path: Path) -> N
     parts = (Quarters(), MaskClassTokens(clip), clip)
     for _ in range(2):
         segmenter = Segmenter(*parts, text_cache=tmp_path, text_key="tiny")
-        from ovseg_cli.vocabulary.labels import parse_labels
-
         segmenter.text_embeddings(parse_labels("dog,cat"))
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
 
@@ -141,3 +138,26 @@ def test_the_artifacts_of_a_recipe_are_named(tmp_path: Path) -> None:
     tuned = Recipe("r", sections={"mask_encoder": {"name": "mask_class_tokens", "query": "new"}})
     assert artifacts_of(Run(tmp_path), tuned) == ("proposals/teacher", "clip/base", "clip/masq")
     assert artifacts_of(Run(tmp_path), Recipe("r"), proposer=False) == ("clip/base",)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_result(segmenter: Segmenter, image: torch.Tensor) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    expected = segmenter.predict(image, "dog,cat,sky:stuff")
+    device = torch.device("cuda")
+    clip = tiny_clip().to(device)
+    on_gpu = Segmenter(
+        Quarters(),
+        MaskClassTokens(clip).to(device),
+        clip,
+        framing=segmenter.framing,
+        inference=segmenter.inference,
+        device=device,
+    )
+    found = on_gpu.predict(image, "dog,cat,sky:stuff")
+    assert found.panoptic.device.type == "cpu"
+    assert (found.semantic != expected.semantic).float().mean() < 0.01
+    torch.testing.assert_close(
+        found.instances.scores, expected.instances.scores, atol=1e-3, rtol=1e-3
+    )

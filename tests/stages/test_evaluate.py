@@ -164,6 +164,24 @@ def test_scores_are_the_same_each_time(run: Run, shapes: Path) -> None:
     assert first.folder != second.folder
 
 
+def test_an_evaluation_that_is_stopped_writes_nothing(
+    run: Run, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = CocoDataset.__getitem__
+
+    def stop_at_the_second(self: CocoDataset, index: int) -> Sample:
+        if index == 1:
+            raise KeyboardInterrupt
+        return read(self, index)
+
+    monkeypatch.setattr(CocoDataset, "__getitem__", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(settings_of(run, shapes))
+    assert not (run.path / "evaluation").exists()
+    assert not (run.path / ".lock").exists()
+    assert run.manifest() == []
+
+
 def test_instances_are_scored_where_there_is_nothing_else(run: Run, shapes: Path) -> None:
     settings = settings_of(run, shapes, evaluate={"annotations": "instances", "images": 2})
     results = evaluate(settings, split="test").results
