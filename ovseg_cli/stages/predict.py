@@ -12,16 +12,22 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ovseg_cli.device import Precision
-from ovseg_cli.errors import InputError, OvsegError, SomeInputsFailedError, VocabularyError
+from ovseg_cli.errors import (
+    InputError,
+    OvsegError,
+    SomeInputsFailedError,
+    UsageError,
+    VocabularyError,
+)
 from ovseg_cli.image_sources import MAX_PIXELS, image_paths, open_image
-from ovseg_cli.inference import Task
+from ovseg_cli.inference import TASKS, Task
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.structures import Segmentation, Vocabulary
 from ovseg_cli.vocabulary import parse_labels
 from ovseg_cli.writers import json_lines
 
 from .model_choice import TINY_LABELS, TINY_NOTICE, choose_model
-from .prediction_files import RECORD_VERSION, PredictionFiles
+from .prediction_files import RECORD_VERSION, RESULT_FOLDERS, PredictionFiles
 
 SegmentImage = Callable[[UInt8[Tensor, "3 H W"]], Segmentation]
 Record = dict[str, Any]
@@ -141,16 +147,19 @@ def predict(
     return result
 
 
-def predict_with_model(
+def predict_command(
     sources: Sequence[str],
     labels: str | None,
-    folder: Path,
     *,
-    model: str | None = None,
     run: Path = Path("run"),
+    model: str | None = None,
+    tasks: Sequence[str] | None = None,
+    folder: Path | None = None,
+    overlays: bool = True,
+    recursive: bool = False,
+    max_pixels: int = MAX_PIXELS,
     device: torch.device | None = None,
     precision: Precision = "fp32",
-    options: PredictOptions | None = None,
     on_notice: Callable[[str], None] | None = None,
     on_record: Callable[[Record], None] | None = None,
 ) -> PredictResult:
@@ -159,19 +168,22 @@ def predict_with_model(
     Args:
         sources: see `image_paths`.
         labels: see `parse_labels`; None is the synthetic set's words, with the model in the box.
-        folder: where the results go.
-        model: `tiny`, a run directory, or None for `run`, or the model in the box without one.
         run: the run directory.
+        model: `tiny`, a run directory, or None for `run`, or the model in the box without one.
+        tasks: panoptic, instance, semantic; None is panoptic.
+        folder: where the results go; None is `run`/predictions.
+        overlays: whether to draw, too.
+        recursive: take the images in a folder's folders.
+        max_pixels: larger images are refused before they are decoded.
         device: where to compute.
         precision: of the forward passes.
-        options: what is read and written.
         on_notice: is told what a user should know about the model.
         on_record: see `predict`.
 
     Raises:
         OvsegError: one of its kinds, for whatever the user can mend.
     """
-    options = options or PredictOptions()
+    options = PredictOptions(_tasks(tasks or ("panoptic",)), overlays, recursive, max_pixels)
     choice = choose_model(model, run)
     if choice.is_tiny and on_notice:
         on_notice(TINY_NOTICE)
@@ -181,15 +193,21 @@ def predict_with_model(
     cache = None if choice.is_tiny else text_cache_folder()
     segmenter = Segmenter.from_run(choice.run, device=device, precision=precision, text_cache=cache)
     segmenter.text_embeddings(vocabulary)  # a word that is too long fails here, not image by image
-    tasks = options.tasks
     return predict(
         sources,
         vocabulary,
-        lambda image: segmenter.predict(image, vocabulary, tasks=tasks),
-        folder,
+        lambda image: segmenter.predict(image, vocabulary, tasks=options.tasks),
+        folder or run / "predictions",
         options=options,
         on_record=on_record,
     )
+
+
+def _tasks(names: Sequence[str]) -> tuple[Task, ...]:
+    unknown = [name for name in names if name not in TASKS]
+    if unknown:
+        raise UsageError(f"--task {unknown[0]}: give {', '.join(TASKS)}")
+    return tuple(task for task in TASKS if task in names)
 
 
 def text_cache_folder() -> Path:
@@ -202,11 +220,11 @@ def _inputs(
     sources: Sequence[str], options: PredictOptions, folder: Path, stdin: Iterable[str] | None
 ) -> Iterator[tuple[str, Path | InputError]]:
     """(name, path) of every image, (name, error) of every source that names none."""
-    results = folder.resolve()
+    own = [folder.resolve() / name for name in RESULT_FOLDERS]
     for source in sources:
         try:
             for path in image_paths(source, recursive=options.recursive, stdin=stdin):
-                if str(path) == source or not path.resolve().is_relative_to(results):
+                if str(path) == source or path.resolve().parent not in own:
                     yield str(path), path
         except InputError as error:
             yield source, error

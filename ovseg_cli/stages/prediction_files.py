@@ -28,6 +28,7 @@ from ovseg_cli.writers import (
 )
 
 RECORD_VERSION = 1
+RESULT_FOLDERS = ("overlays", "panoptic", "semantic")
 
 
 class PredictionFiles(AbstractContextManager["PredictionFiles"]):

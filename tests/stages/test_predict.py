@@ -9,11 +9,18 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
+from untrained_run import untrained_run
 
-from ovseg_cli.errors import InputError, SomeInputsFailedError, StorageError, UsageError
+from ovseg_cli.errors import (
+    InputError,
+    OvsegError,
+    SomeInputsFailedError,
+    StorageError,
+    UsageError,
+)
 from ovseg_cli.stages import model_choice
 from ovseg_cli.stages.model_choice import choose_model
-from ovseg_cli.stages.predict import PredictOptions, predict
+from ovseg_cli.stages.predict import PredictOptions, predict, predict_command, text_cache_folder
 from ovseg_cli.structures import Instances, Segment, Segmentation
 from ovseg_cli.vocabulary import parse_labels
 
@@ -225,3 +232,56 @@ def test_the_model_is_the_named_one_then_the_run_then_the_one_in_the_box(
     assert not choose_model(None, run).is_tiny
     with pytest.raises(UsageError, match="--model huge: no such model"):
         choose_model("huge", run)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return untrained_run(tmp_path_factory.mktemp("untrained") / "run")
+
+
+def test_a_run_directory_segments_with_the_users_words(tmp_path, run) -> None:
+    picture(tmp_path / "in" / "a.png", (60, 40))
+    result = predict_command([str(tmp_path / "in")], "dog/puppy,sky", run=run, folder=tmp_path)
+    assert result.images == 1
+    content = json.loads((tmp_path / "panoptic.json").read_text())
+    assert [entry["name"] for entry in content["categories"]] == ["dog", "sky"]
+    assert content["images"][0]["width"] == 60
+
+
+def test_the_model_in_the_box_says_what_it_knows(tmp_path, run, monkeypatch) -> None:
+    monkeypatch.setattr(model_choice, "TINY", run)
+    monkeypatch.chdir(tmp_path)
+    notices = []
+    source = str(picture(tmp_path / "a.png"))
+    result = predict_command([source], None, on_notice=notices.append)
+    assert result.folder == Path("run/predictions")
+    assert len(notices) == 1
+    assert "drawn shapes" in notices[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": None}, "no --labels"),
+        ({"labels": "dog,dog"}, "'dog' is there already"),
+        ({"labels": " ".join("0123456789" * 4)}, "longer than the 30 tokens"),
+        ({"tasks": ["panoptic", "depth"]}, "--task depth: give panoptic, semantic, instance"),
+        ({"model": "huge"}, "--model huge: no such model"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_any_image_is_read(
+    tmp_path, run, options, message
+) -> None:
+    arguments = {"labels": "dog", "run": run, "folder": tmp_path / "out", **options}
+    with pytest.raises(OvsegError, match=message):
+        predict_command(["missing.png"], arguments.pop("labels"), **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_texts_are_cached_where_the_user_wants(tmp_path, run, monkeypatch) -> None:
+    monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "cache"))
+    predict_command([str(picture(tmp_path / "a.png"))], "dog", run=run, folder=tmp_path / "out")
+    assert len(list((tmp_path / "cache" / "texts").iterdir())) == 1
+    monkeypatch.delenv("OVSEG_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert text_cache_folder() == Path("/somewhere/ovseg/texts")
