@@ -14,14 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from ovseg_cli.checkpoints.run_parts import artifacts_of
-from ovseg_cli.classification import class_logits
-from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.datasets.coco_files import Kind
 from ovseg_cli.errors import InputError, RecipeError
@@ -30,10 +26,11 @@ from ovseg_cli.proposers import ground_truth_proposals
 from ovseg_cli.recipe import build
 from ovseg_cli.run import StageRecord, file_hash, fingerprint_of
 from ovseg_cli.segmenter import Segmenter
+from ovseg_cli.stages.crops import crop_around, crop_side_for, name_crops
 from ovseg_cli.stages.scores import Results, Scores
 from ovseg_cli.stages.session import Settings, dataset_root
 from ovseg_cli.storage import write_json, write_text
-from ovseg_cli.structures import Sample, TextEmbeddings, Vocabulary
+from ovseg_cli.structures import Sample, Vocabulary
 from ovseg_cli.vocabulary.labels import parse_labels
 
 STAGE = "evaluate"
@@ -49,8 +46,10 @@ class EvaluateOptions:
         annotations: `panoptic`, or `instances` where a dataset has things alone.
         oracle_masks: score with the annotated masks as proposals.
         mask_accuracy: also name the annotated masks.
-        crop_accuracy: also name square crops around annotated things by CLIP alone.
-        crop_scale: side of a crop, in longer sides of the thing's box.
+        crop_accuracy: also name square crops of the annotated segments by CLIP alone.
+        crop_scale: side of a thing's crop, in longer sides of its box.
+        crop_side: pixels at which CLIP sees crops, None for its own size; less is a window, for a
+            small CLIP that has learned from windows.
         images: score the first so many images alone; None for the whole split.
     """
 
@@ -59,7 +58,8 @@ class EvaluateOptions:
     oracle_masks: bool = False
     mask_accuracy: bool = True
     crop_accuracy: bool = True
-    crop_scale: float = 1.2
+    crop_scale: float = 1.1
+    crop_side: int | None = None
     images: int | None = None
 
 
@@ -195,64 +195,38 @@ def _score_sample(
             _, probabilities = segmenter.classify(framed, given, vocabulary)
         found = probabilities.argmax(-1).cpu()
         _count(scores, "mask_accuracy", found, sample.labels[counted], held_out[counted])
-    things = counted & scores.is_thing[sample.labels]
-    if options.crop_accuracy and things.any():
-        texts = segmenter.text_embeddings(vocabulary)
-        masks = sample.masks[things]
-        found = name_crops(segmenter.clip, texts, sample.image, masks, options.crop_scale)
-        _count(scores, "crop_accuracy", found, sample.labels[things], held_out[things])
+    if options.crop_accuracy and counted.any():
+        found = _name_crops(segmenter, sample, counted, vocabulary, options)
+        _count(scores, "crop_accuracy", found, sample.labels[counted], held_out[counted])
+
+
+def _name_crops(
+    segmenter: Segmenter,
+    sample: Sample,
+    counted: Tensor,
+    vocabulary: Vocabulary,
+    options: EvaluateOptions,
+) -> Tensor:
+    side = crop_side_for(segmenter.clip, options.crop_side)
+    segments = zip(sample.masks[counted], sample.labels[counted].tolist(), strict=True)
+    crops = [
+        crop_around(
+            sample.image,
+            mask,
+            is_thing=vocabulary.is_thing[label],
+            scale=options.crop_scale,
+            side=side,
+        )
+        for mask, label in segments
+    ]
+    texts = segmenter.text_embeddings(vocabulary)
+    return name_crops(segmenter.clip, texts, torch.stack(crops))
 
 
 def _count(scores: Scores, name: str, found: Tensor, labels: Tensor, held_out: Tensor) -> None:
     scores.update_named(name, found, labels)
     if held_out.any():
         scores.update_named(f"{name}_held_out", found[held_out], labels[held_out])
-
-
-def name_crops(
-    clip: ClipEncoder,
-    texts: TextEmbeddings,
-    image: Tensor,
-    masks: Tensor,
-    scale: float,
-) -> Int[Tensor, " M"]:
-    """CLIP's zero-shot classes of square crops around masks, the background left out, on the CPU.
-
-    Args:
-        clip: image tower; crops are resized to its size.
-        texts: one a class, and the background perhaps.
-        image: (3, H, W) RGB.
-        masks: (M, H, W) none empty.
-        scale: side of a crop, in longer sides of the mask's box.
-    """
-    side = clip.resolution
-    crops = torch.stack([square_crop(image, mask, scale=scale, side=side) for mask in masks])
-    logits = class_logits(clip.encode_image(crops), texts)
-    classes = logits[:, :-1] if texts.has_background else logits
-    return classes.argmax(-1).cpu()
-
-
-def square_crop(image: Tensor, mask: Tensor, *, scale: float, side: int) -> Float[Tensor, "3 S S"]:
-    """A square around a mask's box, moved into the image where it would leave it, and resized.
-
-    Args:
-        image: (3, H, W) RGB.
-        mask: (H, W) not empty.
-        scale: side of the square, in longer sides of the box.
-        side: pixels after resizing.
-    """
-    edges = []
-    spans = [torch.nonzero(mask.any(1 - axis)).flatten()[[0, -1]].tolist() for axis in (0, 1)]
-    longer = max(last - first + 1 for first, last in spans)
-    for (first, last), length in zip(spans, mask.shape, strict=True):
-        size = min(length, max(1, round(longer * scale)))
-        start = round((first + last + 1 - size) / 2)
-        start = min(max(start, 0), length - size)
-        edges.append(slice(start, start + size))
-    crop = image[:, edges[0], edges[1]].float()
-    return F.interpolate(
-        crop[None], (side, side), mode="bicubic", align_corners=False, antialias=True
-    )[0].clamp(0, 255)
 
 
 def _default_name(artifacts: Sequence[str], oracle_masks: bool) -> str:

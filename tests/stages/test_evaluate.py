@@ -25,7 +25,6 @@ from ovseg_cli.stages.evaluate import (
     evaluate,
     score,
     scored_vocabulary,
-    square_crop,
 )
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
 from ovseg_cli.stages.scores import class_map, segment_map
@@ -225,14 +224,3 @@ def test_maps_number_segments_and_leave_void_out() -> None:
     assert class_map(sample).tolist() == [[7, -1, 3, 3]]
     empty = replace(sample, masks=masks[:0], labels=sample.labels[:0], is_crowd=sample.is_crowd[:0])
     assert class_map(empty).tolist() == [[-1, -1, -1, -1]]
-
-
-@pytest.mark.parametrize("corner", [(0, 0), (10, 5), (28, 36)])
-def test_a_crop_is_a_square_inside_the_image_that_holds_the_mask(corner: tuple[int, int]) -> None:
-    image = torch.zeros(3, 32, 40, dtype=torch.uint8)
-    mask = torch.zeros(32, 40, dtype=torch.bool)
-    mask[corner[0] : corner[0] + 4, corner[1] : corner[1] + 4] = True
-    image[:, mask] = 255
-    crop = square_crop(image, mask, scale=2.0, side=8)
-    assert crop.shape == (3, 8, 8)
-    assert crop[0].sum() == 16 * 255  # the whole mask, at its own size
