@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .errors import OvsegError, UsageError
@@ -104,6 +105,89 @@ def tune_clip(
 
     settings = _settings(run, recipe, overrides, seed, device, precision, restart)
     _show_outcome(stage(settings, mode=mode), as_json)
+
+
+@app.command("predict")
+def predict(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders, globs, @list.txt, or - for a list on stdin."),
+    ],
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels", help='Words: "beer,couch/sofa,sky:stuff", @file.txt or a built-in list.'
+        ),
+    ] = None,
+    run: RunOption = DEFAULT_RUN,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="tiny (in the box) or a run directory; default: --run."),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", help="panoptic, instance or semantic; may be repeated."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder; default: RUN/predictions.")
+    ] = None,
+    overlays: Annotated[bool, typer.Option(help="Draw the results over the images.")] = True,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Take the images of a folder's folders.")
+    ] = False,
+    max_pixels: Annotated[
+        int, typer.Option("--max-pixels", min=1, help="Refuse larger images before decoding.")
+    ] = 64_000_000,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    as_json: JsonOption = False,
+) -> None:
+    """Segment images with any words."""
+    from .device import checked_precision, select_device
+    from .stages.predict import predict_command
+
+    result = predict_command(
+        sources,
+        labels,
+        run=run,
+        model=model,
+        tasks=task,
+        folder=output,
+        overlays=overlays,
+        recursive=recursive,
+        max_pixels=max_pixels,
+        device=select_device(device),
+        precision=checked_precision(precision),
+        on_notice=_note,
+        on_record=_print_json if as_json else None,
+    )
+    if not as_json and result.images:
+        _show_table(f"{result.images} images -> {result.folder}", result.found, "class", "found")
+    error = result.error()
+    if error is not None:
+        raise error
+
+
+@app.command("demo")
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the pictures.")] = Path(
+        "ovseg-demo"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Segment the images in the box with the model in the box."""
+    from .stages.demo import demo as stage
+
+    outcome = stage(output)
+    _note(outcome.notice)
+    if as_json:
+        _print_json([{**image.__dict__, "overlay": str(image.overlay)} for image in outcome.images])
+        return
+    table = Table("image", "found", "overlay", title="ovseg demo")
+    for image in outcome.images:
+        table.add_row(escape(image.name), escape(image.found), escape(str(image.overlay)))
+    results.print(table)
+    results.print(f"try next:\n  {outcome.command}", markup=False, soft_wrap=True)
 
 
 @app.command("evaluate")
@@ -253,11 +337,18 @@ def _show_figures(title: str, figures: dict[str, Any], as_json: bool) -> None:
         _show_table(title, figures)
 
 
-def _show_table(title: str, figures: dict[str, Any]) -> None:
-    table = Table("figure", "value", title=title or None)
-    for key, value in _flat(figures):
-        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+def _show_table(
+    title: str, figures: dict[str, Any], name: str = "figure", value: str = "value"
+) -> None:
+    table = Table(name, value, title=escape(title) or None)
+    for key, figure in _flat(figures):
+        shown = f"{figure:.4g}" if isinstance(figure, float) else str(figure)
+        table.add_row(escape(key), escape(shown))
     results.print(table)
+
+
+def _note(text: str) -> None:
+    messages.print(f"note: {text}", markup=False, soft_wrap=True)
 
 
 def _flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

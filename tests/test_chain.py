@@ -1,0 +1,101 @@
+"""The whole chain through the command line, small enough for seconds: nothing is learned here."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from ovseg_cli.cli import app
+
+SMALLER = [
+    "shapes.train=12",
+    "shapes.val=4",
+    "shapes.test=4",
+    "shapes.pairs_easy=16",
+    "shapes.pairs_crop=16",
+    "shapes.pairs_window=16",
+    "train_clip.steps=4",
+    "train_clip.phases=[{split: pairs_easy, size: 32, batch_size: 8}]",
+    "train_proposals.steps=2",
+    "train_proposals.batch_size=2",
+    "train_proposals.points=64",
+    "tune_clip.steps=2",
+    "tune_clip.batch_size=2",
+]
+SMALL = [word for change in SMALLER for word in ("--set", change)]
+RECIPE = ["--recipe", "tiny/masqclip", *SMALL]
+
+
+def ovseg(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chain") / "run"
+    ovseg("datasets", "make", "shapes", folder / "shapes", *RECIPE, "--workers", 1)
+    ovseg("train-clip", "--run", folder, *RECIPE)
+    ovseg("train-proposals", "--run", folder, *RECIPE)
+    ovseg("tune-clip", "--mode", "masq", "--run", folder, *RECIPE)
+    return folder
+
+
+def test_each_stage_leaves_its_artifact_and_its_record(run):
+    stages = json.loads((run / "manifest.json").read_text())["stages"]
+    made = {entry["stage"]: entry["artifact"] for entry in stages}
+    assert made["train-clip"] == "clip/base"
+    assert made["train-proposals"] == "proposals/teacher"
+    assert made["tune-clip"] == "clip/masq"
+    for artifact in ("clip/base", "clip/masq", "proposals/teacher"):
+        assert (run / f"{artifact}.safetensors").is_file()
+        assert (run / f"{artifact}.json").is_file()
+    assert not list((run / "checkpoints").iterdir())
+    assert not (run / ".lock").exists()
+
+
+def test_a_finished_stage_is_left_alone(run):
+    before = (run / "clip/base.safetensors").stat().st_mtime_ns
+    ovseg("train-clip", "--run", run, *RECIPE)
+    assert (run / "clip/base.safetensors").stat().st_mtime_ns == before
+
+
+def test_evaluate_writes_every_metric(run):
+    result = ovseg("evaluate", "--run", run, *RECIPE, "--json", "--name", "scores")
+    results = json.loads(result.stdout)
+    metrics = json.loads((run / "evaluation/shapes-test/scores/metrics.json").read_text())
+    assert metrics["results"] == results
+    for group in ("base", "novel", "all"):
+        assert 0 <= results["panoptic"][group]["pq"] <= 1
+        assert 0 <= results["proposal_recall"][group]["recall50"] <= 1
+    rows = (run / "evaluation/shapes-test/scores/per_class.csv").read_text().splitlines()
+    assert len(rows) == 1 + 28
+
+
+def test_predict_uses_the_run(run, tmp_path):
+    image = next((run / "shapes/test").iterdir())
+    out = tmp_path / "out"
+    ovseg("predict", image, "--labels", "beer,wine/red wine", "--run", run, "--output", out)
+    assert list(out.rglob("*.png"))
+
+
+def test_a_packed_run_predicts_and_scores_as_its_card_says(run, tmp_path):
+    from ovseg_cli.run import Run
+    from ovseg_cli.stages.pack import check_scores
+    from ovseg_cli.stages.session import Settings
+
+    ovseg("evaluate", "--run", run, *RECIPE)
+    ovseg("pack", tmp_path / "packed", "--run", run, *RECIPE)
+    card = json.loads((tmp_path / "packed/card.json").read_text())
+    packed = Run(tmp_path / "packed")
+    scores = check_scores(Settings(packed, packed.recipe()), run / "shapes")
+    assert scores == pytest.approx(card["check"]["scores"], nan_ok=True)
+    image = next((run / "shapes/test").iterdir())
+    out = tmp_path / "out"
+    ovseg(
+        "predict", image, "--labels", "star,ball", "--model", tmp_path / "packed", "--output", out
+    )
+    assert list(out.rglob("*.png"))
