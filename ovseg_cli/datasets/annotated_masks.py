@@ -101,7 +101,7 @@ def instance_mask(segmentation: Any, size: tuple[int, int]) -> Bool[Tensor, "H W
         if not np.isfinite(points).all() or np.abs(points).max() > reach:
             raise InputError(f"a polygon leaves the image of {size[0]} x {size[1]} by far")
     packed = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
-    return torch.from_numpy(coco_mask.decode(packed)).bool()
+    return run_length_mask(packed, size)
 
 
 def run_length_mask(rle: dict[str, Any], size: tuple[int, int]) -> Bool[Tensor, "H W"]:

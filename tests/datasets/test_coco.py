@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import InputError
+from ovseg_cli.vocabulary import builtin_ids, builtin_vocabulary
 
 SAMPLES = Path(
     os.environ.get("OVSEG_SAMPLES", Path(__file__).parents[2] / ".." / "shared" / "data")
@@ -246,6 +247,8 @@ def test_real_coco_panoptic_areas_equal_the_annotations(tmp_path: Path) -> None:
     dataset = CocoDataset(tmp_path, "val2017")
     assert len(dataset.vocabulary) == 133
     assert sum(dataset.vocabulary.is_thing) == 80
+    assert tuple(dataset.class_of) == builtin_ids("coco_panoptic_133")
+    assert dataset.vocabulary.is_thing == builtin_vocabulary("coco_panoptic_133").is_thing
     for record, sample in zip(dataset.records, dataset, strict=True):
         areas = [segment["area"] for segment in record.segments]
         assert sample.masks.sum((1, 2)).tolist() == areas
