@@ -20,6 +20,22 @@ from ovseg_cli.structures import Sample, Segmentation, Vocabulary
 
 Results = dict[str, Any]
 
+TABLE_GROUPS = ("all", "base", "novel", "harmonic", "things", "stuff")
+TABLE_FIGURES = (
+    ("mIoU", "semantic", "miou"),
+    ("mIoU, classes of truth or prediction", "semantic", "miou_union"),
+    ("PQ", "panoptic", "pq"),
+    ("SQ", "panoptic", "sq"),
+    ("RQ", "panoptic", "rq"),
+    ("mask AP", "instance", "ap"),
+    ("mask AP50", "instance", "ap50"),
+    ("proposal recall at IoU 0.5", "proposal_recall", "recall50"),
+    ("annotated masks named", "mask_accuracy", None),
+    ("of these, held-out compositions", "mask_accuracy_held_out", None),
+    ("annotated crops named by CLIP", "crop_accuracy", None),
+    ("of these, held-out compositions", "crop_accuracy_held_out", None),
+)
+
 
 class Scores:
     """The metrics that apply to a dataset and to the tasks that are asked for."""
@@ -131,6 +147,25 @@ class Scores:
             row = {"class": name, "thing": self.vocabulary.is_thing[label], "seen": seen}
             rows.append(row | {key: _plain(float(v[label])) for key, v in columns.items()})
         return rows
+
+
+def results_table(results: Results) -> list[tuple[str, ...]]:
+    """The results for people: a head, and a row a figure in percent, a column a group.
+
+    Args:
+        results: means by metric and group, 0 to 1.
+    """
+    groups = [group for group in TABLE_GROUPS if any(group in part for part in results.values())]
+    rows = [("%", *groups)]
+    for title, metric, figure in TABLE_FIGURES:
+        if metric not in results:
+            continue
+        part = results[metric]
+        values = [part.get(group) for group in groups]
+        if figure is not None:
+            values = [value and value.get(figure) for value in values]
+        rows.append((title, *("" if value is None else f"{100 * value:.1f}" for value in values)))
+    return rows
 
 
 def segment_map(sample: Sample) -> Int[Tensor, "H W"]:

@@ -27,7 +27,7 @@ from ovseg_cli.stages.evaluate import (
     scored_vocabulary,
 )
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
-from ovseg_cli.stages.scores import class_map, segment_map
+from ovseg_cli.stages.scores import class_map, results_table, segment_map
 from ovseg_cli.stages.session import Settings
 from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals, Sample, Vocabulary
 
@@ -154,6 +154,19 @@ def test_a_run_is_scored_and_the_results_are_written(
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows][:2] == ["ball", "wheel"]
     assert run.manifest()[-1]["stage"] == "evaluate"
+
+
+def test_the_table_has_a_column_a_group_in_percent() -> None:
+    results = {
+        "semantic": {"all": {"miou": 0.5, "miou_union": 0.25}, "base": {"miou": None}},
+        "crop_accuracy": {"all": 0.125, "base": 1.0},
+    }
+    assert results_table(results) == [
+        ("%", "all", "base"),
+        ("mIoU", "50.0", ""),
+        ("mIoU, classes of truth or prediction", "25.0", ""),
+        ("annotated crops named by CLIP", "12.5", "100.0"),
+    ]
 
 
 def test_scores_are_the_same_each_time(run: Run, shapes: Path) -> None:
