@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovseg_cli.errors import CheckpointError, UsageError
+from ovseg_cli.errors import CheckpointError, RunError, UsageError
 from ovseg_cli.run import Run
 
 TINY = Path(__file__).parent.parent / "assets" / "tiny"
@@ -12,6 +12,7 @@ TINY_NOTICE = (
     "of photographs; give a --run directory of your own for anything else"
 )
 TINY_LABELS = "shapes"
+DEFAULT_RUN = Path("run")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,9 @@ class ModelChoice:
 
 
 def choose_model(model: str | None, run: Path) -> ModelChoice:
-    """`tiny` or a run directory by name; without one, `run` if it is there, else the tiny model.
+    """`tiny` or a run directory by name; without a name, `run`.
+
+    Where nobody named a run directory and ./run is none, the model in the box answers.
 
     Args:
         model: what --model says.
@@ -31,19 +34,28 @@ def choose_model(model: str | None, run: Path) -> ModelChoice:
 
     Raises:
         UsageError: there is no model of that name.
+        RunError: a run directory was named that is none.
         CheckpointError: the model in the box is not in this installation.
     """
-    if model is None:
-        return ModelChoice(Run(run), False) if (run / "recipe.yaml").is_file() else _tiny()
-    if model == "tiny":
+    if model == "tiny" or (model is None and run == DEFAULT_RUN and not _is_run(run)):
         return _tiny()
-    if not Path(model).is_dir():
+    if model is not None and not Path(model).is_dir():
         raise UsageError(f"--model {model}: no such model; give a run directory, or 'tiny'")
-    return ModelChoice(Run(Path(model)), False)
+    folder = run if model is None else Path(model)
+    if not _is_run(folder):
+        raise RunError(
+            f"{folder}: no run directory, there is no recipe.yaml in it; give another, or "
+            "--model tiny for the model in the box"
+        )
+    return ModelChoice(Run(folder), False)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "recipe.yaml").is_file()
 
 
 def _tiny() -> ModelChoice:
-    if not (TINY / "recipe.yaml").is_file():
+    if not _is_run(TINY):
         raise CheckpointError(
             f"{TINY}: the model in the box is missing; install ovseg again, or train one with "
             "recipes/tiny/masqclip.sh"

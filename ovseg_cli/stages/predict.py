@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
+from tqdm import tqdm
 
 from ovseg_cli.device import Precision
 from ovseg_cli.errors import (
@@ -26,7 +27,7 @@ from ovseg_cli.structures import Segmentation, Vocabulary
 from ovseg_cli.vocabulary import parse_labels
 from ovseg_cli.writers import json_lines
 
-from .model_choice import TINY_LABELS, TINY_NOTICE, choose_model
+from .model_choice import DEFAULT_RUN, TINY_LABELS, TINY_NOTICE, choose_model
 from .prediction_files import RECORD_VERSION, RESULT_FOLDERS, PredictionFiles
 
 SegmentImage = Callable[[UInt8[Tensor, "3 H W"]], Segmentation]
@@ -151,7 +152,7 @@ def predict_command(
     sources: Sequence[str],
     labels: str | None,
     *,
-    run: Path = Path("run"),
+    run: Path = DEFAULT_RUN,
     model: str | None = None,
     tasks: Sequence[str] | None = None,
     folder: Path | None = None,
@@ -193,14 +194,21 @@ def predict_command(
     cache = None if choice.is_tiny else text_cache_folder()
     segmenter = Segmenter.from_run(choice.run, device=device, precision=precision, text_cache=cache)
     segmenter.text_embeddings(vocabulary)  # a word that is too long fails here, not image by image
-    return predict(
-        sources,
-        vocabulary,
-        lambda image: segmenter.predict(image, vocabulary, tasks=options.tasks),
-        folder or run / "predictions",
-        options=options,
-        on_record=on_record,
-    )
+    with tqdm(unit=" images", disable=None) as progress:  # on stderr, and only on a terminal
+
+        def count(record: Record) -> None:
+            progress.update()
+            if on_record:
+                on_record(record)
+
+        return predict(
+            sources,
+            vocabulary,
+            lambda image: segmenter.predict(image, vocabulary, tasks=options.tasks),
+            folder or run / "predictions",
+            options=options,
+            on_record=count,
+        )
 
 
 def _tasks(names: Sequence[str]) -> tuple[Task, ...]:

@@ -14,6 +14,7 @@ from untrained_run import untrained_run
 from ovseg_cli.errors import (
     InputError,
     OvsegError,
+    RunError,
     SomeInputsFailedError,
     StorageError,
     UsageError,
@@ -219,19 +220,27 @@ def test_a_crash_leaves_no_half_json(tmp_path) -> None:
 def test_the_model_is_the_named_one_then_the_run_then_the_one_in_the_box(
     tmp_path, monkeypatch
 ) -> None:
-    tiny, run = tmp_path / "tiny", tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+    tiny, run = Path("tiny"), Path("run")
     for folder in (tiny, run):
         folder.mkdir()
     monkeypatch.setattr(model_choice, "TINY", tiny)
     (tiny / "recipe.yaml").touch()
     assert choose_model("tiny", run).is_tiny
     assert choose_model(None, run).is_tiny
-    assert choose_model(str(run), tmp_path / "other").run.path == run
     (run / "recipe.yaml").touch()
+    assert choose_model("run", Path("other")).run.path == run
     assert choose_model(None, run).run.path == run
     assert not choose_model(None, run).is_tiny
+
+
+def test_a_model_that_is_none_is_told(tmp_path) -> None:
     with pytest.raises(UsageError, match="--model huge: no such model"):
-        choose_model("huge", run)
+        choose_model("huge", tmp_path)
+    with pytest.raises(RunError, match=r"no run directory, there is no recipe.yaml in it"):
+        choose_model(str(tmp_path), tmp_path)
+    with pytest.raises(RunError, match="mistyped: no run directory"):
+        choose_model(None, Path("mistyped"))
 
 
 @pytest.fixture(scope="module")
