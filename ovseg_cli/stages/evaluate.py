@@ -164,7 +164,8 @@ def score(
     count = min(len(dataset), options.images or len(dataset))
     if not count:
         raise InputError(f"{dataset.name}: no images to score")
-    for index in tqdm(range(count), desc=f"evaluate {dataset.name}", unit="image"):
+    title = f"evaluate {dataset.name}"
+    for index in tqdm(range(count), desc=title, unit="image", mininterval=0.5):
         sample = dataset[index]
         held_out = [bool(entry.get(HELD_OUT)) for entry in dataset.records[index].segments]
         _score_sample(segmenter, scores, sample, vocabulary, options, torch.tensor(held_out).bool())
