@@ -43,7 +43,10 @@ _MASK_DECODER = (
     (r"^mask_embed\.layers\.0\.", "mask_head.0."),
     (r"^mask_embed\.layers\.1\.", "mask_head.2."),
     (r"^mask_embed\.layers\.2\.", "mask_head.4."),
-    (r"^transformer_cross_attention_layers\.(\d+)\.multihead_attn\.", r"layers.\1.cross_attention."),
+    (
+        r"^transformer_cross_attention_layers\.(\d+)\.multihead_attn\.",
+        r"layers.\1.cross_attention.",
+    ),
     (r"^transformer_cross_attention_layers\.(\d+)\.norm\.", r"layers.\1.cross_norm."),
     (r"^transformer_self_attention_layers\.(\d+)\.self_attn\.", r"layers.\1.self_attention."),
     (r"^transformer_self_attention_layers\.(\d+)\.norm\.", r"layers.\1.self_norm."),
@@ -81,10 +84,10 @@ def mask2former_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _with_pixel_decoder(name: str) -> str:
-    head = "sem_seg_head."
-    if name.startswith(head) and not name.startswith((f"{head}pixel_decoder.", f"{head}predictor.")):
-        return f"{head}pixel_decoder.{name.removeprefix(head)}"
-    return name
+    head, parts = "sem_seg_head.", ("pixel_decoder.", "predictor.")
+    inner = name.removeprefix(head)
+    old = name.startswith(head) and not inner.startswith(parts)
+    return f"{head}pixel_decoder.{inner}" if old else name
 
 
 def _renamed(name: str, rules: Iterable[tuple[str, str]]) -> str:

@@ -1,7 +1,7 @@
 """Mask losses on sampled points.
 
-Kirillov et al., PointRend, CVPR 2020, section 3.1: of many random points those where a mask is least
-certain, and some random ones; Cheng et al., CVPR 2022, section 3.3, takes it for whole masks.
+Kirillov et al., PointRend, CVPR 2020, section 3.1: of many random points those where a mask is
+least certain, and some random ones; Cheng et al., CVPR 2022, section 3.3, takes it for whole masks.
 """
 
 import torch
@@ -57,9 +57,7 @@ def binary_cross_entropy(
     return F.binary_cross_entropy_with_logits(logits, inside, reduction="none").mean(1)
 
 
-def dice_loss(
-    logits: Float[Tensor, "N P"], inside: Float[Tensor, "N P"]
-) -> Float[Tensor, " N"]:
+def dice_loss(logits: Float[Tensor, "N P"], inside: Float[Tensor, "N P"]) -> Float[Tensor, " N"]:
     """One minus Dice's coefficient of each mask's points, smoothed by one point.
 
     Milletari et al., V-Net, 2016, without squares.

@@ -1,4 +1,7 @@
-"""Hungarian matching of predictions with annotations (Carion et al., DETR, ECCV 2020, section 3.1)."""
+"""Hungarian matching of predictions with annotations.
+
+Carion et al., DETR, ECCV 2020, section 3.1.
+"""
 
 import torch
 from jaxtyping import Float, Int

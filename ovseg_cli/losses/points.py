@@ -33,9 +33,7 @@ class GivenPoints:
         losses: (N, P, 2) one set a matched mask.
     """
 
-    def __init__(
-        self, matching: Float[Tensor, "B P 2"], losses: Float[Tensor, "N P 2"]
-    ) -> None:
+    def __init__(self, matching: Float[Tensor, "B P 2"], losses: Float[Tensor, "N P 2"]) -> None:
         self._matching, self._losses = matching, losses
 
     def for_matching(self) -> Float[Tensor, "B P 2"]:

@@ -93,9 +93,7 @@ class SetCriterion:
             step: the training step.
         """
         totals: dict[str, Tensor] = {}
-        weights = {
-            "class": self.class_weight, "mask": self.mask_weight, "dice": self.dice_weight
-        }
+        weights = {"class": self.class_weight, "mask": self.mask_weight, "dice": self.dice_weight}
         for layer, (class_logits, mask_logits) in enumerate(predictions):
             points = RandomPoints(
                 [seed_of(seed, step, target.image_id, layer) for target in targets],
@@ -147,14 +145,13 @@ class SetCriterion:
             targets: the annotations of each image.
             points: (B, P, 2) where masks are compared, one set an image.
         """
-        pairs = [
-            matched(self.cost(*image))
-            for image in zip(class_logits, sampled(mask_logits, points), targets, points, strict=True)
-        ]
+        at_points = sampled(mask_logits, points)
+        images = zip(class_logits, at_points, targets, points, strict=True)
+        pairs = [matched(self.cost(*image)) for image in images]
         counts = tuple(len(queries) for queries, _ in pairs)
-        images = torch.arange(len(pairs)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
+        image_of = torch.arange(len(pairs)).repeat_interleave(torch.tensor(counts))
         return Matches(
-            images=images.to(mask_logits.device),
+            images=image_of.to(mask_logits.device),
             queries=torch.cat([queries for queries, _ in pairs]),
             annotations=torch.cat([annotations for _, annotations in pairs]),
             counts=counts,

@@ -88,9 +88,10 @@ def test_an_images_points_do_not_depend_on_its_batch():
 
 def test_every_layer_counts():
     one, two = predictions(1, layers=1), predictions(1, layers=2)
-    assert CRITERION(two, targets(2), seed=0, step=0)["class"] > CRITERION(
-        one, targets(2), seed=0, step=0
-    )["class"]
+    assert (
+        CRITERION(two, targets(2), seed=0, step=0)["class"]
+        > CRITERION(one, targets(2), seed=0, step=0)["class"]
+    )
 
 
 def test_a_prediction_that_is_no_number_gives_a_loss_that_is_none():

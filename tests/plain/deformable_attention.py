@@ -10,7 +10,7 @@ from ovseg_cli.proposers.mask2former.deformable_attention import DeformableAtten
 def sampled_sums(
     value: Tensor, locations: Tensor, attention: Tensor, sizes: list[tuple[int, int]]
 ) -> Tensor:
-    """Value (B, S, A, C), locations (B, S, A, L, P, 2) as shares x, y, attention (B, S, A, L, P)."""
+    """Value (B, S, A, C), locations (B, S, A, L, P, 2): shares x, y; attention (B, S, A, L, P)."""
     batch, queries, heads, levels, points, _ = locations.shape
     samples = []
     maps = value.split([height * width for height, width in sizes], dim=1)
@@ -27,7 +27,7 @@ def attended(
     module: DeformableAttention, queries: Tensor, features: Tensor, sizes: list[tuple[int, int]]
 ) -> Tensor:
     """What `module` computes, from the same weights."""
-    batch, count, channels = queries.shape
+    batch, count, _ = queries.shape
     shape = (batch, count, module.heads, module.levels, module.points)
     value = module.value(features).view(batch, count, module.heads, -1)
     offsets = module.offsets(queries).view(*shape, 2)

@@ -79,7 +79,8 @@ def decoded_masks(decoder: MaskDecoder, pixels: DecodedPixels) -> list[tuple[Ten
         masks = F.interpolate(predictions[-1][1], size=size, mode="bilinear").flatten(2)
         blocked = masks.sigmoid() < 0.5
         blocked[blocked.all(-1)] = False
-        read = attention(layer.cross_attention, queries + places, tokens + positions, tokens, blocked)
+        keys = tokens + positions
+        read = attention(layer.cross_attention, queries + places, keys, tokens, blocked)
         queries = layer.cross_norm(queries + read)
         placed = queries + places
         read = attention(layer.self_attention, placed, placed, queries, None)
@@ -89,7 +90,9 @@ def decoded_masks(decoder: MaskDecoder, pixels: DecodedPixels) -> list[tuple[Ten
     return predictions
 
 
-def predicted(decoder: MaskDecoder, queries: Tensor, mask_features: Tensor) -> tuple[Tensor, Tensor]:
+def predicted(
+    decoder: MaskDecoder, queries: Tensor, mask_features: Tensor
+) -> tuple[Tensor, Tensor]:
     normed = decoder.norm(queries)
     masks = torch.einsum("bqc,bchw->bqhw", decoder.mask_head(normed), mask_features)
     return decoder.class_head(normed), masks

@@ -66,7 +66,8 @@ def test_analytic_gradients_match_numerical_ones():
     pixels = 4 + 12
     value = torch.randn(2, pixels, 6, dtype=torch.float64, requires_grad=True)
     # Away from whole pixels, where a bilinear sample has a kink.
-    offsets = torch.randint(-3, 3, (2, 2, pixels, 2, 6)) + 0.2 + 0.5 * torch.rand(2, 2, pixels, 2, 6)
+    shape = (2, 2, pixels, 2, 6)
+    offsets = torch.randint(-3, 3, shape) + 0.2 + 0.5 * torch.rand(shape)
     offset_x, offset_y = (offset.double().requires_grad_() for offset in offsets)
     weights = torch.rand(2, pixels, 2, 6, dtype=torch.float64, requires_grad=True)
     grid = sampling_grid(sizes, heads=2, points=3, like=value)

@@ -135,15 +135,15 @@ def test_backbone_weights_come_from_a_file_of_torchvisions_layout(tmp_path):
     target = ResNet(*BACKBONES["resnet18"])
     load_backbone(target, str(tmp_path / "resnet18.pth"), architecture="resnet18")
     assert torch.equal(target.conv1.weight, source.conv1.weight)
-    with pytest.raises(CheckpointError, match="resnet18.pth: layer1.0.*another model"):
-        deeper = ResNet(*BACKBONES["resnet50"])
+    deeper = ResNet(*BACKBONES["resnet50"])
+    with pytest.raises(CheckpointError, match=r"resnet18.pth: layer1.0.*another model"):
         load_backbone(deeper, str(tmp_path / "resnet18.pth"), architecture="resnet50")
-    with pytest.raises(CheckpointError, match="missing.pth: cannot be read"):
+    with pytest.raises(CheckpointError, match=r"missing.pth: cannot be read"):
         load_backbone(target, str(tmp_path / "missing.pth"), architecture="resnet18")
 
 
 def test_no_imagenet_weights_for_a_backbone_that_has_none():
-    with pytest.raises(CheckpointError, match="resnet10.*backbone_weights=none"):
+    with pytest.raises(CheckpointError, match=r"resnet10.*backbone_weights=none"):
         load_backbone(ResNet(*BACKBONES["resnet10"]), "imagenet", architecture="resnet10")
 
 
@@ -152,7 +152,7 @@ def test_without_a_network_the_message_says_what_to_do(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
-    with pytest.raises(CheckpointError, match="cannot be downloaded.*set train_proposals"):
+    with pytest.raises(CheckpointError, match=r"cannot be downloaded.*set train_proposals"):
         load_backbone(ResNet(*BACKBONES["resnet50"]), "imagenet", architecture="resnet50")
 
 

@@ -56,12 +56,8 @@ def test_matching_and_losses_agree_with_the_released_code(case):
         cost = matcher.cost(class_logits[image].detach(), at_points[image], target, where[image])
         assert torch.allclose(cost, tensors[f"mid.cost_{image}"], **TOLERANCE)
         pairs = slice(first, first + count)
-        assert torch.equal(
-            matches.queries[pairs], tensors[f"output.matched_query_{image}"].long()
-        )
-        assert torch.equal(
-            matches.annotations[pairs], tensors[f"output.matched_gt_{image}"].long()
-        )
+        assert torch.equal(matches.queries[pairs], tensors[f"output.matched_query_{image}"].long())
+        assert torch.equal(matches.annotations[pairs], tensors[f"output.matched_gt_{image}"].long())
         first += count
 
     losses = criterion.losses(

@@ -18,7 +18,8 @@ def head_of(tensors: dict[str, Tensor], heads: int) -> nn.ModuleDict:
         for name, tensor in tensors.items()
         if name.startswith("weights.")
     }
-    pixel, predictor = "pixel_decoder.transformer.encoder.layers.", "predictor.transformer_ffn_layers."
+    pixel = "pixel_decoder.transformer.encoder.layers."
+    predictor = "predictor.transformer_ffn_layers."
     queries, hidden = weights["predictor.query_feat.weight"].shape
     mask_dim = len(weights["pixel_decoder.mask_features.weight"])
     offsets = len(weights[f"{pixel}0.self_attn.sampling_offsets.weight"])

@@ -105,7 +105,7 @@ def sampled_sums(
 
     Args:
         value: (B, S, C) value maps, level after level, heads along the channels.
-        offset_x: (B, S, A, K) points relative to the query's own position, in pixels of their level.
+        offset_x: (B, S, A, K) points relative to the query's own position, in their level's pixels.
         offset_y: (B, S, A, K) likewise.
         attention: (B, S, A, K) weight of each point.
         grid: the grid of the levels' sizes.

@@ -139,9 +139,7 @@ class MaskDecoder(nn.Module):
                 if parameter.ndim > 1 and "in_proj" not in name:
                     nn.init.xavier_uniform_(parameter)
 
-    def forward(
-        self, pixels: DecodedPixels, *, every_layer: bool = False
-    ) -> list[MaskPredictions]:
+    def forward(self, pixels: DecodedPixels, *, every_layer: bool = False) -> list[MaskPredictions]:
         """The final prediction, or those of the queries themselves and after each layer.
 
         Args:

@@ -47,9 +47,7 @@ class Mask2Former(nn.Module):
     def __init__(
         self,
         *,
-        backbone: Literal[
-            "resnet10", "resnet18", "resnet34", "resnet50", "resnet101"
-        ] = "resnet50",
+        backbone: Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50",
         backbone_width: int = 64,
         backbone_norm: Literal["frozen_batch", "group"] = "frozen_batch",
         hidden_dim: int = 256,
@@ -111,7 +109,8 @@ class Mask2Former(nn.Module):
             ValueError: height or width is no multiple of 32.
         """
         if normalised.shape[-2] % STRIDE or normalised.shape[-1] % STRIDE:
-            raise ValueError(f"image size {tuple(normalised.shape[-2:])}: not multiples of {STRIDE}")
+            size = tuple(normalised.shape[-2:])
+            raise ValueError(f"image size {size}: not multiples of {STRIDE}")
         pixels = self.pixel_decoder(self.backbone(normalised))
         predictions: list[MaskPredictions] = self.mask_decoder(pixels, every_layer=every_layer)
         return predictions

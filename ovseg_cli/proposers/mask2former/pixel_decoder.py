@@ -34,9 +34,7 @@ class DecodedPixels(NamedTuple):
 class DeformableLayer(nn.Module):
     """Deformable attention, then a feed-forward network; norms after the residual sums."""
 
-    def __init__(
-        self, channels: int, *, heads: int, points: int, feedforward_dim: int
-    ) -> None:
+    def __init__(self, channels: int, *, heads: int, points: int, feedforward_dim: int) -> None:
         super().__init__()
         self.attention = DeformableAttention(channels, levels=LEVELS, heads=heads, points=points)
         self.attention_norm = nn.LayerNorm(channels)
@@ -91,9 +89,7 @@ class PixelDecoder(nn.Module):
         )
         self.level_embeddings = nn.Parameter(torch.randn(LEVELS, hidden_dim))
         self.layers = nn.ModuleList(
-            DeformableLayer(
-                hidden_dim, heads=heads, points=points, feedforward_dim=feedforward_dim
-            )
+            DeformableLayer(hidden_dim, heads=heads, points=points, feedforward_dim=feedforward_dim)
             for _ in range(layers)
         )
         self.lateral = nn.Sequential(

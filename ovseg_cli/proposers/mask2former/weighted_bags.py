@@ -1,7 +1,7 @@
 """Weighted sums of table rows, with a fast backward on the CPU.
 
-`embedding_bag` is quick forward; its CPU backward sorts the indices and takes 15 times as long. Seen
-as a sparse matrix (bags x table rows) times the table, the two gradients are a transposed sparse
+`embedding_bag` is quick forward; its CPU backward sorts the indices and takes fifty times as long.
+Seen as a sparse matrix (bags x rows) times the table, the two gradients are a transposed sparse
 product and a sampled dense product, for which SciPy and PyTorch have fast code.
 """
 
