@@ -207,14 +207,19 @@ def evaluate(
 ) -> None:
     """Score the segmenter of a run directory on an annotated split."""
     from .stages.evaluate import evaluate as stage
+    from .stages.scores import results_table
 
     settings = _settings(run, recipe, overrides, None, device, precision, False)
     outcome = stage(settings, split=split, name=name)
     if as_json:
         _print_json(outcome.results)
         return
-    _show_table("", outcome.results)
-    messages.print(f"written to {outcome.folder}")
+    head, *rows = results_table(outcome.results)
+    table = Table(*head, title="percent")
+    for row in rows:
+        table.add_row(*row)
+    results.print(table)
+    messages.print(f"written to {outcome.folder}", markup=False)
 
 
 @app.command("pack")
@@ -314,11 +319,13 @@ def _settings(
     from .device import checked_precision, select_device
     from .recipe import load_recipe
     from .run import Run
+    from .stages.recipe_check import check_recipe
     from .stages.session import Settings
 
     directory = Run(run)
     changes = _changes(overrides, seed)
     resolved = directory.recipe(changes) if recipe is None else load_recipe(recipe, changes)
+    check_recipe(resolved)
     return Settings(
         directory, resolved, select_device(device), checked_precision(precision), restart
     )

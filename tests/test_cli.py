@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 import time
@@ -5,7 +6,7 @@ import time
 import pytest
 from typer.main import get_command
 
-from ovseg_cli.cli import app
+from ovseg_cli.cli import app, main
 
 STAGE = {"run", "recipe", "overrides", "seed", "device", "precision", "restart", "as_json"}
 OPTIONS = {
@@ -15,9 +16,16 @@ OPTIONS = {
 }
 
 
-def ovseg(*arguments, **options):
-    command = [sys.executable, "-m", "ovseg_cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+def ovseg(*arguments, monkeypatch):
+    """The exit code of a command line, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["ovseg", *arguments])
+    previous = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return stopped.value.code
 
 
 def test_help_comes_without_torch():
@@ -60,9 +68,42 @@ def test_every_command_has_a_sentence_of_help():
         (["evaluate"], "no recipe.yaml there"),
     ],
 )
-def test_bad_usage_is_one_sentence_and_exit_code_2(tmp_path, arguments, message):
-    done = ovseg(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_bad_usage_is_one_sentence_and_exit_code_2(
+    tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert ovseg(*arguments, monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stopped_stage_ends_with_the_signals_code_and_goes_on_when_asked_again(tmp_path):
+    """`kill` in the middle of training, in a real process."""
+    run = tmp_path / "run"
+    small = ["shapes.train=4", "shapes.val=1", "shapes.test=1", "shapes.pairs_easy=8"]
+    small += ["shapes.pairs_crop=1", "shapes.pairs_window=1", "train_proposals.points=32"]
+    small += ["train_proposals.steps=60", "train_proposals.batch_size=1"]
+    changes = [word for change in small for word in ("--set", change)]
+    ovseg = [sys.executable, "-m", "ovseg_cli"]
+    recipe = ["--recipe", "tiny/masqclip", *changes]
+    make = [*ovseg, "datasets", "make", "shapes", str(run / "shapes"), *recipe, "--workers", "1"]
+    subprocess.run(make, check=True, capture_output=True, timeout=120)
+    train = [*ovseg, "train-proposals", "--run", str(run), *recipe]
+    log = run / "logs/train-proposals.jsonl"
+    with subprocess.Popen(train, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not log.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=120)
+    assert process.returncode == 143, error
+    assert "the same command goes on from there" in error
+    assert "Traceback" not in error
+    assert not (run / "proposals").exists()
+    done = subprocess.run(train, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (run / "proposals/teacher.safetensors").is_file()
+    assert "60/60" in done.stderr
+    assert " 0/60" not in done.stderr

@@ -12,24 +12,24 @@ from ovseg_cli.errors import CheckpointError
 
 
 def load_open_clip(
-    *, name: str = "ViT-L-14-336-quickgelu", pretrained: str | None = "openai"
+    *, architecture: str = "ViT-L-14-336-quickgelu", pretrained: str | None = "openai"
 ) -> ClipEncoder:
     """A published CLIP, fetched by open_clip where it is not in its cache.
 
     Args:
-        name: open_clip's architecture; OpenAI's weights need one that ends in `-quickgelu`.
+        architecture: open_clip's name; OpenAI's weights need one that ends in `-quickgelu`.
         pretrained: open_clip's tag, or the path of a weights file; None for random weights.
 
     Raises:
         CheckpointError: no such architecture or tag, the wrong activation for the weights, or
             weights that cannot be fetched or read.
     """
-    _check_names(name, pretrained)
+    _check_names(architecture, pretrained)
     try:
-        model = open_clip.create_model(name, pretrained=pretrained)
+        model = open_clip.create_model(architecture, pretrained=pretrained)
     except Exception as error:  # open_clip and its download clients raise their own kinds
         raise CheckpointError(
-            f"clip: the weights {pretrained!r} of {name} cannot be loaded "
+            f"clip: the weights {pretrained!r} of {architecture} cannot be loaded "
             f"({str(error).splitlines()[0][:200]}); without a connection, give the path of a "
             "weights file as clip.pretrained"
         ) from error

@@ -38,6 +38,23 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class DatasetOptions:
+    """The recipe's section `dataset`.
+
+    Attributes:
+        root: the dataset's folder, see `dataset_root`.
+        train: the split to learn from.
+        val: the split to choose settings on.
+        test: the split to report.
+    """
+
+    root: str
+    train: str = "train"
+    val: str = "val"
+    test: str = "test"
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a stage made.
 

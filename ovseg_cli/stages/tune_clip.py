@@ -3,13 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from ovseg_cli.checkpoints.run_parts import clip_of
 from ovseg_cli.classification import Classification
-from ovseg_cli.clip.encoder import ClipEncoder
-from ovseg_cli.clip.loading import clip_from_artifact, load_open_clip, load_weights
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import RecipeError, UsageError
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
-from ovseg_cli.proposers import PROPOSERS, Proposer
 from ovseg_cli.recipe import build, choose, options_for
 from ovseg_cli.run import Run, file_hash
 from ovseg_cli.stages.session import Outcome, Settings, dataset_root, run_stage
@@ -65,9 +63,9 @@ def tune_masq(settings: Settings, fingerprint: str) -> dict[str, Any]:
     _check(options, encoder_options, classification)
     dataset = CocoDataset(dataset_root(settings), recipe.section("dataset").get("train", "train"))
     encoder = MaskClassTokens(
-        _clip(settings.run, recipe.section("clip")), **encoder_options, seed=recipe.seed
+        clip_of(settings.run, recipe), **encoder_options, seed=recipe.seed
     ).to(device)
-    proposer = None if options.masks == "ground_truth" else _proposer(settings)
+    proposer = _proposer(settings, options)
     examples = MasqExamples(dataset, proposer, encoder, options=options, seed=recipe.seed)
     texts = text_embeddings(
         seen_vocabulary(dataset.vocabulary),
@@ -147,26 +145,10 @@ def _check(
 
 
 def _inputs(run: Run) -> dict[str, str]:
-    found = {"clip/base": run.artifact_path("clip", "base")}
-    newest = run.newest("proposals")
-    if newest:
-        found[f"proposals/{newest}"] = run.artifact_path("proposals", newest)
-    return {name: file_hash(path) for name, path in found.items() if path.is_file()}
-
-
-def _clip(run: Run, section: dict[str, Any]) -> ClipEncoder:
-    if section.get("name") == "open_clip":
-        options = {key: value for key, value in section.items() if key != "name"}
-        return build("clip", options, load_open_clip)
-    tensors, model = run.load_artifact("clip", "base")
-    return clip_from_artifact(tensors, model, source=str(run.artifact_path("clip", "base")))
-
-
-def _proposer(settings: Settings) -> Proposer:
-    run, recipe = settings.run, settings.recipe
-    name = run.newest("proposals") or "teacher"
-    tensors, _ = run.load_artifact("proposals", name)
-    target, options = choose("proposer", recipe.section("proposer"), PROPOSERS)
-    proposer = build("proposer", options, target)
-    load_weights(proposer, tensors, source=str(run.artifact_path("proposals", name)))
-    return proposer.to(settings.device).eval().requires_grad_(False)
+    """The artifacts that decide the result, with their hashes."""
+    artifacts = (("clip", "base"), ("proposals", proposals_name(run)))
+    return {
+        f"{kind}/{name}": file_hash(run.artifact_path(kind, name))
+        for kind, name in artifacts
+        if run.has_artifact(kind, name)
+    }

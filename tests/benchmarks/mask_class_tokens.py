@@ -122,7 +122,7 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device(options.device)
 
-    encoder = MaskClassTokens(load_open_clip(name=options.model, pretrained=None), query="new")
+    encoder = MaskClassTokens(load_open_clip(architecture=options.model, pretrained=None), query="new")
     encoder.to(device).train()
     plain = PlainMaskClassTokens(encoder)
     images = torch.rand(1, 3, 800, 1088, device=device) * 255

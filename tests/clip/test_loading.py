@@ -15,17 +15,17 @@ import open_clip  # isort: skip
 
 def test_openai_weights_in_an_exact_gelu_architecture_are_refused() -> None:
     with pytest.raises(CheckpointError, match="use the architecture ViT-L-14-336-quickgelu"):
-        load_open_clip(name="ViT-L-14-336", pretrained="openai")
+        load_open_clip(architecture="ViT-L-14-336", pretrained="openai")
 
 
 def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(CheckpointError, match="no architecture 'ViT-Z'"):
-        load_open_clip(name="ViT-Z", pretrained=None)
+        load_open_clip(architecture="ViT-Z", pretrained=None)
 
 
 def test_an_unknown_tag_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"weights 'nonsense' of ViT-B-32 cannot be loaded"):
-        load_open_clip(name="ViT-B-32", pretrained="nonsense")
+        load_open_clip(architecture="ViT-B-32", pretrained="nonsense")
 
 
 def test_weights_that_cannot_be_fetched_name_the_way_without_a_connection(
@@ -37,14 +37,14 @@ def test_weights_that_cannot_be_fetched_name_the_way_without_a_connection(
     monkeypatch.setattr(open_clip.factory, "download_pretrained", offline)
     monkeypatch.setattr(urllib.request, "urlopen", offline)
     with pytest.raises(CheckpointError, match=r"unreachable.*give the path of a weights file"):
-        load_open_clip(name="RN50-quickgelu", pretrained="openai")
+        load_open_clip(architecture="RN50-quickgelu", pretrained="openai")
 
 
 def test_a_text_file_as_weights_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     path.write_text("not weights")
     with pytest.raises(CheckpointError, match="cannot be loaded"):
-        load_open_clip(name="RN50-quickgelu", pretrained=str(path))
+        load_open_clip(architecture="RN50-quickgelu", pretrained=str(path))
 
 
 def test_weights_fill_every_parameter_or_none() -> None:

@@ -1,0 +1,60 @@
+"""The whole recipe against the signatures it fills, before any stage spends an hour."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ..classification import Classification
+from ..clip.loading import load_open_clip
+from ..clip.small import build_small_clip
+from ..datasets.framing import FramingOptions
+from ..errors import RecipeError
+from ..inference import InferenceOptions
+from ..mask_encoders import MASK_ENCODERS
+from ..proposers import PROPOSERS
+from ..recipe import Recipe, choose, options_for
+from ..segmenter import VocabularyOptions
+from .evaluate import EvaluateOptions
+from .make_shapes import ShapesOptions
+from .session import DatasetOptions
+from .train_clip import TrainClipOptions
+from .train_proposals import TrainProposalsOptions
+from .tune_masq import MasqOptions
+
+CLIPS: dict[str, Callable[..., Any]] = {"small": build_small_clip, "open_clip": load_open_clip}
+PARTS: dict[str, dict[str, Callable[..., Any]]] = {
+    "clip": CLIPS,
+    "proposer": dict(PROPOSERS),
+    "mask_encoder": dict(MASK_ENCODERS),
+}
+SCHEMAS: dict[str, Callable[..., Any]] = {
+    "dataset": DatasetOptions,
+    "shapes": ShapesOptions,
+    "framing": FramingOptions,
+    "vocabulary": VocabularyOptions,
+    "classification": Classification,
+    "inference": InferenceOptions,
+    "train_clip": TrainClipOptions,
+    "train_proposals": TrainProposalsOptions,
+    "tune_clip": MasqOptions,
+    "evaluate": EvaluateOptions,
+}
+BUILT_ELSEWHERE = ("clip", "seed")
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Checks every option of every section that the recipe has.
+
+    Raises:
+        RecipeError: the first option that is unknown, missing or of another type.
+    """
+    for section in recipe.sections:
+        options = recipe.section(section)
+        if not options:
+            continue
+        if section in PARTS:
+            target, options = choose(section, options, PARTS[section])
+        elif section in SCHEMAS:
+            target = SCHEMAS[section]
+        else:
+            raise RecipeError(f"[{section}]: nothing reads this section; remove it")
+        options_for(section, options, target, given=BUILT_ELSEWHERE)

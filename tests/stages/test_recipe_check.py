@@ -1,0 +1,37 @@
+import pytest
+
+from ovseg_cli.errors import RecipeError
+from ovseg_cli.recipe import load_recipe, parse_recipe, recipes_folder, shipped_recipes
+from ovseg_cli.stages.recipe_check import check_recipe
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_shipped_recipe_fits_the_signatures(name):
+    check_recipe(load_recipe(name))
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_shipped_recipe_comes_with_its_chain(name):
+    assert (recipes_folder() / f"{name}.sh").is_file()
+
+
+def test_the_tiny_recipe_differs_from_the_papers_in_numbers_only():
+    tiny, paper = load_recipe("tiny/masqclip"), load_recipe("masqclip")
+    for section in ("proposer", "mask_encoder", "classification"):
+        assert tiny.section(section).get("name") == paper.section(section).get("name")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tune_clip: {stepps: 3}", r"\[tune_clip\] stepps: .* did you mean 'steps'"),
+        ("proposer: {name: mask2forme}", "did you mean 'mask2former'"),
+        ("clip: {name: small, wide: 3}", r"\[clip\] wide"),
+        ("mask_encoder: {name: mask_class_tokens, query: old}", "expected one of clip, new"),
+        ("dataset: {train: x}", r"\[dataset\] root is missing"),
+        ("train_clip: {phases: [{split: a}]}", r"\[train_clip\] phases"),
+    ],
+)
+def test_a_wrong_option_of_any_section_is_found_at_once(text, message):
+    with pytest.raises(RecipeError, match=message):
+        check_recipe(parse_recipe(text, name="r"))
