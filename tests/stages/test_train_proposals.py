@@ -1,0 +1,171 @@
+"""Training of the proposer as a stage, by one process and by two."""
+
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from ovseg_cli.datasets.coco import CocoDataset
+from ovseg_cli.errors import InputError, RecipeError
+from ovseg_cli.proposers import Mask2Former
+from ovseg_cli.recipe import Recipe
+from ovseg_cli.run import Run
+from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
+from ovseg_cli.stages.session import Settings
+from ovseg_cli.stages.train_proposals import (
+    ProposalExamples,
+    TrainProposalsOptions,
+    built_proposer,
+    train_proposals,
+)
+
+PROPOSER = {
+    "backbone": "resnet10",
+    "backbone_width": 8,
+    "backbone_norm": "group",
+    "hidden_dim": 32,
+    "mask_dim": 16,
+    "queries": 5,
+    "heads": 2,
+    "encoder_layers": 1,
+    "encoder_feedforward_dim": 32,
+    "decoder_layers": 1,
+    "feedforward_dim": 32,
+}
+TRAINING = {
+    "steps": 2,
+    "batch_size": 2,
+    "augmentation": "squash",
+    "image_size": 64,
+    "backbone_weights": "none",
+    "points": 32,
+    "cached_images": 4,
+}
+COUNTS = {"train": 4, "val": 0, "test": 0, "pairs_easy": 0, "pairs_crop": 0, "pairs_window": 0}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    make_shapes(folder, ShapesOptions(**COUNTS))
+    return folder
+
+
+def settings(folder: Path, shapes: Path, **training: Any) -> Settings:
+    sections = {
+        "dataset": {"root": str(shapes)},
+        "proposer": {"name": "mask2former", **PROPOSER},
+        "train_proposals": {**TRAINING, **training},
+    }
+    return Settings(Run(folder), Recipe("a test", 0, sections))
+
+
+def examples(shapes: Path, **training: Any) -> ProposalExamples:
+    options = TrainProposalsOptions(**{**TRAINING, **training})
+    return ProposalExamples(CocoDataset(shapes, "train"), options, seed=0)
+
+
+def test_the_artifact_rebuilds_the_trained_proposer(tmp_path, shapes):
+    outcome = train_proposals(settings(tmp_path, shapes))
+    assert outcome.artifact == "proposals/teacher"
+    tensors, model = Run(tmp_path).load_artifact("proposals", "teacher")
+    name, proposer = built_proposer(model["options"])
+    proposer.load_state_dict(tensors)
+    assert (name, type(proposer)) == ("mask2former", Mask2Former)
+    torch.manual_seed(0)
+    _, untrained = built_proposer(model["options"])
+    assert not torch.equal(proposer.backbone.conv1.weight, untrained.backbone.conv1.weight)
+    assert outcome.results["losses"].keys() == {"class", "mask", "dice"}
+
+
+def test_a_finished_stage_is_left_alone(tmp_path, shapes):
+    train_proposals(settings(tmp_path, shapes))
+    assert train_proposals(settings(tmp_path, shapes)).already_done
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path, shapes):
+    for name in ("first", "second"):
+        train_proposals(settings(tmp_path / name, shapes))
+    first, second = (weights(tmp_path / name) for name in ("first", "second"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_two_processes_reach_the_weights_of_one(tmp_path, shapes):
+    train_proposals(settings(tmp_path / "one", shapes))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(one_of_two, (str(tmp_path / "two"), str(shapes), port), nprocs=2)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, two[name], atol=2e-6), name
+
+
+def one_of_two(rank: int, folder: str, shapes: str, port: int) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    train_proposals(settings(Path(folder), Path(shapes)))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return Run(folder).load_artifact("proposals", "teacher")[0]
+
+
+@pytest.mark.parametrize("augmentation", ["squash", "jitter"])
+def test_a_steps_batch_depends_on_the_step_alone(shapes, augmentation):
+    one = examples(shapes, augmentation=augmentation)
+    other = examples(shapes, augmentation=augmentation, cached_images=0)
+    for step in range(3):
+        other.batch_at(step)
+    first, second = one.batch_at(2), other.batch_at(2)
+    assert torch.equal(first.images, second.images)
+    assert all(
+        torch.equal(mine.masks, theirs.masks)
+        for mine, theirs in zip(first.targets, second.targets, strict=True)
+    )
+
+
+def test_an_epoch_shows_every_image_once(shapes):
+    batches = [examples(shapes).batch_at(step) for step in range(2)]
+    ids = [target.image_id for batch in batches for target in batch.targets]
+    assert sorted(ids) == sorted(record.image_id for record in CocoDataset(shapes, "train").records)
+
+
+def test_every_class_is_an_object_and_crowds_are_left_out(shapes):
+    source = examples(shapes)
+    (index, *_), dataset = source.indices, source.dataset
+    sample = dataset[index]
+    crowded = replace(sample, is_crowd=torch.arange(len(sample.labels)) == 0)
+    source._sample = lambda _: crowded
+    target = source.batch_at(0).targets[0]
+    assert len(target.masks) == len(sample.masks) - 1
+    assert target.labels.tolist() == [0] * len(target.masks)
+
+
+def test_a_split_without_masks_is_a_clear_error(shapes):
+    dataset = CocoDataset(shapes, "train")
+    dataset.records = tuple(replace(record, segments=()) for record in dataset.records)
+    with pytest.raises(InputError, match="no annotated masks to train on"):
+        ProposalExamples(dataset, TrainProposalsOptions(), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("image_size", 100, "image_size: 100 is not a multiple of 32"),
+        ("stepps", 3, "stepps: .*no such option; did you mean 'steps'"),
+        ("augmentation", "mosaic", "augmentation: expected one of jitter, squash"),
+        ("batch_size", 0, "batch_size: 0 images"),
+    ],
+)
+def test_options_that_cannot_be_used(tmp_path, shapes, option, value, message):
+    with pytest.raises(RecipeError, match=message):
+        train_proposals(settings(tmp_path, shapes, **{option: value}))
+    assert not (tmp_path / "proposals").exists()
