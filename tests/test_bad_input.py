@@ -346,3 +346,20 @@ def test_stdout_is_json_alone_in_a_process_of_its_own(run) -> None:
     assert first["files"]["overlay"] == "out/overlays/a.png"
     assert second == {"version": 1, "source": "missing.png", "error": "missing.png: no such file"}
     assert "1 of 2 inputs failed" in sentence(done.stderr)
+
+
+def test_kill_leaves_whole_files_and_code_143(run) -> None:
+    image("a.png")
+    command = [sys.executable, "-m", "ovseg_cli", "predict", "-", "--labels", "dog", "--json"]
+    with subprocess.Popen(
+        [*command, "--run", str(run), "-o", "out"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        process.stdin.write("a.png\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["source"] == "a.png"
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "Traceback" not in err
+    assert files() == {"a.png", "out/categories.json", "out/overlays/a.png", "out/panoptic/a.png"}
