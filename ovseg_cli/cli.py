@@ -266,8 +266,7 @@ def make_dataset(
     as_json: JsonOption = False,
 ) -> None:
     """Make a synthetic dataset in COCO's layout."""
-    from tqdm import tqdm
-
+    from .progress import progress
     from .recipe import build, load_recipe
     from .stages.make_shapes import ShapesOptions, make_shapes
 
@@ -275,7 +274,7 @@ def make_dataset(
         raise UsageError(f"datasets make {kind}: there is only the synthetic set, 'shapes'")
     resolved = load_recipe(recipe or "tiny/masqclip", _changes(overrides, seed))
     options = build("shapes", resolved.section("shapes"), ShapesOptions, seed=resolved.seed)
-    with tqdm(desc="shapes", unit="image") as bar:
+    with progress(title=str(folder), unit="image") as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total

@@ -232,6 +232,7 @@ def save_tensors(
     with writing(path) as temporary:
         try:
             save_file(ready, temporary, metadata)
+            temporary.chmod(0o644)  # safetensors makes files for their owner alone
         except SafetensorError as error:
             _raise_as_os_error(error)
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ovseg_cli.checkpoints.run_parts import artifacts_of
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.datasets.coco_files import Kind
 from ovseg_cli.errors import InputError, RecipeError
 from ovseg_cli.inference import TASKS, Task, upsample
+from ovseg_cli.progress import progress
 from ovseg_cli.proposers import ground_truth_proposals
 from ovseg_cli.recipe import build
 from ovseg_cli.run import StageRecord, file_hash, fingerprint_of
@@ -165,7 +165,7 @@ def score(
     if not count:
         raise InputError(f"{dataset.name}: no images to score")
     title = f"evaluate {dataset.name}"
-    for index in tqdm(range(count), desc=title, unit="image", mininterval=0.5):
+    for index in progress(range(count), title=title, unit="image"):
         sample = dataset[index]
         held_out = [bool(entry.get(HELD_OUT)) for entry in dataset.records[index].segments]
         _score_sample(segmenter, scores, sample, vocabulary, options, torch.tensor(held_out).bool())

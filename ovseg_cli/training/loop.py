@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from ..device import Precision, autocast
+from ..progress import progress
 from ..run import Run
 from . import distributed
 from .checkpoint import Checkpoint
@@ -185,8 +185,8 @@ class _Log:
         self.path = run.path / "logs" / f"{stage}.jsonl"
         self.options = options
         self.main = distributed.is_main()
-        self.bar = tqdm(
-            total=options.steps, initial=step, desc=stage, unit="step", disable=not self.main
+        self.bar = progress(
+            title=stage, unit="step", total=options.steps, done=step, shown=self.main
         )
 
     def __enter__(self) -> "_Log":
