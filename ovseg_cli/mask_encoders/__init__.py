@@ -1,12 +1,13 @@
 """Mask encoders: proposals into CLIP's joint space, a file a paper's idea."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals
 
 
+@runtime_checkable
 class MaskEncoder(Protocol):
     """Says what CLIP makes of each proposal of an image."""
 

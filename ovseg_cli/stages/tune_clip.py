@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ovseg_cli.checkpoints.run_parts import clip_of
+from ovseg_cli.checkpoints.run_parts import clip_of, proposals_name, proposer_of
 from ovseg_cli.classification import Classification
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import RecipeError, UsageError
@@ -65,7 +65,8 @@ def tune_masq(settings: Settings, fingerprint: str) -> dict[str, Any]:
     encoder = MaskClassTokens(
         clip_of(settings.run, recipe), **encoder_options, seed=recipe.seed
     ).to(device)
-    proposer = _proposer(settings, options)
+    needs_proposals = options.masks != "ground_truth"
+    proposer = proposer_of(settings.run, recipe, device=device) if needs_proposals else None
     examples = MasqExamples(dataset, proposer, encoder, options=options, seed=recipe.seed)
     texts = text_embeddings(
         seen_vocabulary(dataset.vocabulary),

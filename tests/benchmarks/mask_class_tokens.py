@@ -122,8 +122,8 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device(options.device)
 
-    encoder = MaskClassTokens(load_open_clip(architecture=options.model, pretrained=None), query="new")
-    encoder.to(device).train()
+    clip = load_open_clip(architecture=options.model, pretrained=None)
+    encoder = MaskClassTokens(clip, query="new").to(device).train()
     plain = PlainMaskClassTokens(encoder)
     images = torch.rand(1, 3, 800, 1088, device=device) * 255
     coarse = torch.randn(1, options.masks, 8, 8, device=device)
