@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ovseg_cli.rendering import class_color, overlay
+from ovseg_cli.rendering import class_color, overlay, segment_colors
 from ovseg_cli.structures import Instances, Segment, Segmentation
 from ovseg_cli.vocabulary import builtin_vocabulary, parse_labels
 
@@ -63,6 +63,14 @@ def test_colours_of_neighbouring_classes_are_far_apart() -> None:
     colors = np.array([class_color(label) for label in range(200)])
     assert np.abs(np.diff(colors, axis=0)).sum(1).min() > 90
     assert len({tuple(color) for color in colors.tolist()}) > 190
+
+
+def test_things_of_one_class_differ_in_shade() -> None:
+    colors = segment_colors([Segment(i, 3, True, 1.0, 1) for i in range(5)])
+    assert colors[0].tolist() == list(class_color(3))
+    assert len({tuple(color) for color in colors.tolist()}) == 5
+    assert colors.min() >= 0
+    assert colors.max() <= 255
 
 
 @pytest.mark.parametrize(

@@ -6,27 +6,21 @@ the exact maps are in the other files.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
-from .structures import Instances, Segment, Segmentation, Vocabulary
+from ..structures import Instances, Segment, Segmentation, Vocabulary
+from .colors import segment_colors
+from .legend import BACKGROUND, FONT_SIZE, font, short, with_legend
 
 SHORTEST_SIDE = 512
 LONGEST_SIDE = 1280
 MIN_INSTANCE_SCORE = 0.5
 _MAX_ENLARGEMENT = 8
 _SMOOTHED = 40  # segments whose outlines are smoothed when an image is enlarged
-_BACKGROUND = (22, 23, 28)
-_TEXT = (238, 239, 242)
-_MUTED = (150, 153, 163)
-_FONT_SIZE = 15
-_LINE = 28
-_MARGIN = 12
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -54,35 +48,10 @@ def overlay(
     size = _drawing_size(image.shape[1], image.shape[2])
     photograph = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
     regions = _resized_regions(layer.regions, len(layer.segments), size)
-    colors = _segment_colors(layer.segments)
+    colors = segment_colors(layer.segments)
     canvas = Image.fromarray(_blend(np.asarray(_resized(photograph, size)), regions, colors, layer))
     _draw_names(canvas, regions, layer.segments, colors, vocabulary)
-    return _with_legend(canvas, layer.segments, vocabulary)
-
-
-def class_color(label: int) -> tuple[int, int, int]:
-    """The colour of a class, the same everywhere; neighbours in number are far apart in hue."""
-    hue = 2 * np.pi * ((0.08 + label * 0.61803398875) % 1)
-    lightness = (0.72, 0.62, 0.80)[label % 3]
-    return _srgb(lightness, 0.14, hue)
-
-
-def _srgb(lightness: float, chroma: float, hue: float) -> tuple[int, int, int]:
-    """OKLCH (Ottosson, 2020) to sRGB, clipped."""
-    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
-    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
-    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
-    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
-    linear = np.array(
-        [
-            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
-            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
-            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
-        ]
-    ).clip(0, 1)
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    red, green, blue = np.rint(encoded * 255).astype(int).tolist()
-    return red, green, blue
+    return with_legend(canvas, layer.segments, vocabulary)
 
 
 def _layer(segmentation: Segmentation) -> _Layer:
@@ -154,24 +123,12 @@ def _resized_regions(regions: np.ndarray, count: int, size: tuple[int, int]) -> 
     return winner
 
 
-def _segment_colors(segments: Sequence[Segment]) -> np.ndarray:
-    """(S, 3) the class's colour, a little lighter or darker for each further thing of a class."""
-    colors = np.zeros((len(segments), 3))
-    seen: dict[int, int] = {}
-    for row, segment in enumerate(segments):
-        shade = (0, -0.18, 0.22, -0.32, 0.38)[seen.get(segment.label, 0) % 5]
-        seen[segment.label] = seen.get(segment.label, 0) + 1
-        color = np.array(class_color(segment.label), dtype=float)
-        colors[row] = color * (1 + shade) if shade < 0 else color + shade * (255 - color)
-    return colors.round()
-
-
 def _blend(
     photograph: np.ndarray, regions: np.ndarray, colors: np.ndarray, layer: _Layer
 ) -> np.ndarray:
     """Colour over the photograph, lighter over stuff; what is nothing fades; white outlines."""
     weights = np.array([0.35, *(0.58 if s.is_thing else 0.50 for s in layer.segments)])
-    paints = np.concatenate([[_BACKGROUND], colors])
+    paints = np.concatenate([[BACKGROUND], colors])
     keep = np.rint((1 - weights) * 256).astype(np.uint16)[regions][..., None]
     painted = np.rint(weights[:, None] * paints * 256).astype(np.uint16)[regions]
     blended: np.ndarray = ((photograph * keep + painted) >> 8).astype(np.uint8)
@@ -194,11 +151,6 @@ def _edges(regions: np.ndarray) -> np.ndarray:
     return edge
 
 
-@lru_cache
-def _font(size: int) -> _Font:
-    return ImageFont.load_default(size)
-
-
 def _draw_names(
     canvas: Image.Image,
     regions: np.ndarray,
@@ -207,17 +159,17 @@ def _draw_names(
     vocabulary: Vocabulary,
 ) -> None:
     """A name in each segment where it covers the label best; things first, then by area."""
-    draw, font = ImageDraw.Draw(canvas), _font(_FONT_SIZE)
+    draw, letters = ImageDraw.Draw(canvas), font(FONT_SIZE)
     free = np.ones(regions.shape, dtype=bool)
     order = sorted(
         range(len(segments)), key=lambda i: (not segments[i].is_thing, -segments[i].area)
     )
     for row in order:
         segment = segments[row]
-        text = _short(vocabulary.names[segment.label], 22)
+        text = short(vocabulary.names[segment.label], 22)
         if segment.is_thing:
             text += f" {round(100 * segment.score)}"
-        width, height = int(font.getlength(text)) + 12, _FONT_SIZE + 7
+        width, height = int(letters.getlength(text)) + 12, FONT_SIZE + 7
         place = _place(regions == row + 1, free, width, height)
         if place is None:
             continue
@@ -225,7 +177,7 @@ def _draw_names(
         free[top : top + height, left : left + width] = False
         box = (left, top, left + width - 1, top + height - 1)
         draw.rounded_rectangle(box, 5, fill=tuple(int(c * 0.28) for c in colors[row]))
-        draw.text((left + 6, top + height / 2), text, fill="white", font=font, anchor="lm")
+        draw.text((left + 6, top + height / 2), text, fill="white", font=letters, anchor="lm")
 
 
 def _place(mask: np.ndarray, free: np.ndarray, width: int, height: int) -> tuple[int, int] | None:
@@ -250,62 +202,3 @@ def _box_blurred(mask: np.ndarray, radius: tuple[float, float]) -> np.ndarray:
     """The share of a window around each pixel that is inside, 0 to 255; beyond the image is not."""
     framed = np.pad(np.where(mask, 255, 0).astype(np.uint8), 1)
     return np.asarray(Image.fromarray(framed).filter(ImageFilter.BoxBlur(radius)))[1:-1, 1:-1]
-
-
-def _with_legend(
-    canvas: Image.Image, segments: Sequence[Segment], vocabulary: Vocabulary
-) -> Image.Image:
-    """The drawing on a page with a chip for each class that was found, wrapped into lines."""
-    entries = _legend_entries(segments, vocabulary)
-    places, lines = _flow([f"{name} {amount}" for _, name, amount in entries], canvas.width)
-    page = Image.new(
-        "RGB", (canvas.width, canvas.height + lines * _LINE + _MARGIN), color=_BACKGROUND
-    )
-    page.paste(canvas)
-    draw, font = ImageDraw.Draw(page), _font(_FONT_SIZE)
-    for (label, name, count), (left, line) in zip(entries, places, strict=True):
-        middle = canvas.height + _MARGIN // 2 + line * _LINE + _LINE // 2
-        swatch = (left, middle - 7, left + 13, middle + 6)
-        draw.rounded_rectangle(swatch, 4, fill=class_color(label))
-        draw.text((left + 20, middle), name, fill=_TEXT, font=font, anchor="lm")
-        offset = left + 20 + font.getlength(name + " ")
-        draw.text((offset, middle), count, fill=_MUTED, font=font, anchor="lm")
-    if not entries:
-        middle = canvas.height + _MARGIN // 2 + _LINE // 2
-        draw.text((_MARGIN, middle), "nothing found", fill=_MUTED, font=font, anchor="lm")
-    return page
-
-
-def _legend_entries(
-    segments: Sequence[Segment], vocabulary: Vocabulary
-) -> list[tuple[int, str, str]]:
-    """(class, name, count or share of the area), things first, the most frequent ones first."""
-    total = sum(segment.area for segment in segments) or 1
-    things: dict[int, int] = {}
-    stuff: dict[int, int] = {}
-    for segment in segments:
-        group, amount = (things, 1) if segment.is_thing else (stuff, segment.area)
-        group[segment.label] = group.get(segment.label, 0) + amount
-    rows = [(label, f"x{count}" if count > 1 else "") for label, count in _by_amount(things)]
-    rows += [(label, f"{max(1, 100 * area // total)} %") for label, area in _by_amount(stuff)]
-    return [(label, _short(vocabulary.names[label], 28), amount) for label, amount in rows]
-
-
-def _by_amount(amounts: dict[int, int]) -> list[tuple[int, int]]:
-    return sorted(amounts.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _flow(texts: Sequence[str], width: int) -> tuple[list[tuple[int, int]], int]:
-    """(left, line) of every chip, and the number of lines."""
-    places, left, line = [], _MARGIN, 0
-    for text in texts:
-        needed = int(_font(_FONT_SIZE).getlength(text)) + 42
-        if left > _MARGIN and left + needed > width:
-            left, line = _MARGIN, line + 1
-        places.append((left, line))
-        left += needed
-    return places, line + 1
-
-
-def _short(name: str, length: int) -> str:
-    return name if len(name) <= length else name[: length - 1].rstrip() + "…"
