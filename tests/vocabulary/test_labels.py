@@ -1,7 +1,18 @@
+import contextlib
+import unicodedata
+
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from ovseg_cli.errors import VocabularyError
 from ovseg_cli.vocabulary import parse_labels
+
+words = st.text(
+    st.characters(categories=["L", "N", "P", "S"], exclude_characters=",/:@_"),
+    min_size=1,
+    max_size=12,
+)
 
 
 def test_commas_separate_classes_and_slashes_synonyms() -> None:
@@ -101,3 +112,22 @@ def test_too_many_classes_are_refused(tmp_path) -> None:
     file.write_text("\n".join(f"word {index}" for index in range(20_001)))
     with pytest.raises(VocabularyError, match="20001 classes"):
         parse_labels(f"@{file}")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(words, min_size=1, max_size=3), min_size=1, max_size=5))
+def test_words_come_back_as_they_were_written(classes) -> None:
+    folded = [unicodedata.normalize("NFKC", w).casefold() for group in classes for w in group]
+    assume(len(set(folded)) == len(folded))
+    vocabulary = parse_labels(" , ".join(" / ".join(group) + ":thing" for group in classes))
+    assert [list(synonyms) for synonyms in vocabulary.synonyms] == classes
+    assert all(vocabulary.is_thing)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60))
+def test_any_text_is_a_vocabulary_or_one_clear_sentence(text) -> None:
+    with contextlib.suppress(VocabularyError):
+        vocabulary = parse_labels(text)
+        assert len(vocabulary) > 0
+        assert all(name.strip() for name in vocabulary.names)

@@ -117,4 +117,3 @@ def test_templates_without_one_place_are_a_callers_mistake(encode, templates) ->
 def test_a_cache_needs_a_models_key(encode, tmp_path) -> None:
     with pytest.raises(ValueError, match="key"):
         text_embeddings(parse_labels("dog"), encode, cache=tmp_path)
-
