@@ -123,6 +123,8 @@ class PairEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.clip = clip
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -171,7 +173,8 @@ def encode_windows(
     token = visual.class_embedding + visual.positional_embedding[0]
     tokens = torch.cat([token.expand(len(images), 1, -1), patches], dim=1)
     tokens = visual.transformer(visual.ln_pre(tokens))
-    return visual.ln_post(tokens[:, 0]) @ visual.proj
+    embeddings: Tensor = visual.ln_post(tokens[:, 0]) @ visual.proj
+    return embeddings
 
 
 def encode_texts(clip: open_clip.CLIP, tokens: Int[Tensor, "T context"]) -> Float[Tensor, "T D"]:
@@ -185,7 +188,9 @@ def encode_texts(clip: open_clip.CLIP, tokens: Int[Tensor, "T context"]) -> Floa
     length = int(ends.max()) + 1
     embedded = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]
     states = clip.transformer(embedded, attn_mask=clip.attn_mask[:length, :length])
-    return clip.ln_final(states)[torch.arange(len(tokens)), ends] @ clip.text_projection
+    embeddings: Tensor = clip.ln_final(states)[torch.arange(len(tokens)), ends]
+    embeddings = embeddings @ clip.text_projection
+    return embeddings
 
 
 def tokenize_captions(texts: Sequence[str], *, context_length: int) -> Int[Tensor, "T context"]:
@@ -195,4 +200,5 @@ def tokenize_captions(texts: Sequence[str], *, context_length: int) -> Int[Tenso
         texts: T sentences.
         context_length: of the text tower.
     """
-    return open_clip.tokenize(list(texts), context_length=context_length)
+    tokens: Tensor = open_clip.tokenize(list(texts), context_length=context_length)
+    return tokens

@@ -79,4 +79,7 @@ class _Gather(torch.autograd.Function):
 
 def _gathered(local: Tensor) -> Tensor:
     """The rows of all processes, in the order of their ranks; gradients flow back to each."""
-    return local if world_size() == 1 else _Gather.apply(local)
+    if world_size() == 1:
+        return local
+    rows: Tensor = _Gather.apply(local)  # type: ignore[no-untyped-call]
+    return rows

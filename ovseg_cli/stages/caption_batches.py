@@ -143,7 +143,7 @@ class PhasedBatches:
         texts = [self._captions(images.captions[i], generator) for i in indices.tolist()]
         rows = slice(distributed.rank(), None, distributed.world_size())
         image_texts = torch.tensor(texts)[rows]
-        text_ids = _padded(image_texts.unique(), image_texts.numel())
+        text_ids = _padded(torch.unique(image_texts), image_texts.numel())
         return CaptionBatch(
             pixels=self._cut(images.pixels(indices[rows].tolist()), phase.size, generator),
             corner=self._corner(phase.size, generator),

@@ -42,8 +42,8 @@ class ShapesOptions:
     val: int = 500
     test: int = 500
     pairs_easy: int = 6000
-    pairs_crop: int = 12000
-    pairs_window: int = 12000
+    pairs_crop: int = 14000
+    pairs_window: int = 16000
 
 
 @dataclass(frozen=True)

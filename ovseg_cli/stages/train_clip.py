@@ -112,7 +112,7 @@ def _trained(settings: Settings, fingerprint: str) -> dict[str, Any]:
     return {
         "seconds": round(result.seconds, 1),
         "parameters": sum(parameter.numel() for parameter in clip.parameters()),
-        "logit_scale": float(clip.logit_scale.exp()),
+        "logit_scale": clip.logit_scale.exp().item(),
         "skipped": result.skipped,
         "losses": result.losses,
     }

@@ -111,7 +111,7 @@ def _halved(values: Floats) -> Floats:
 
 def _stamp(rng: np.random.Generator, radius: float, allow_held_out: bool) -> _Stamp:
     name, color = _composition(rng, allow_held_out)
-    texture = TEXTURES[rng.choice(4, p=(0.4, 0.2, 0.2, 0.2))]
+    texture = TEXTURES[rng.choice(4, p=(0.55, 0.15, 0.15, 0.15))]
     half = int(np.ceil(1.25 * radius)) + 1
     axis = (np.arange(4 * half, dtype=np.float32) - (2 * half - 0.5)) / np.float32(2 * radius)
     tilt = np.float32(rng.uniform(-0.35, 0.35))
@@ -120,7 +120,7 @@ def _stamp(rng: np.random.Generator, radius: float, allow_held_out: bool) -> _St
     body, mark = DRAWINGS[name](x, y, float(rng.random()))
     main = np.asarray(COLORS[color], np.float32) + rng.normal(0, 8, 3).astype(np.float32)
     light = main.mean() > 110
-    second = main * 0.6 if light else main * 0.6 + 75
+    second = main * 0.72 if light else main * 0.7 + 55
     pattern = _texture_factor(texture, x * radius, y * radius, rng.uniform(5.0, 7.0))
     paint = np.where(pattern[..., None], second, main)
     paint = np.where(mark[..., None], np.float32(20 if light else 235), paint)

@@ -9,11 +9,11 @@ CAPTIONS = 5
 
 def _noun_phrase(rng: np.random.Generator, thing: Region) -> str:
     words = []
-    if thing.size and rng.random() < 0.15:
+    if thing.size and rng.random() < 0.1:
         words.append(thing.size)
-    if thing.texture != "plain" and rng.random() < 0.45:
+    if thing.texture != "plain" and rng.random() < 0.3:
         words.append(thing.texture)
-    if rng.random() < 0.5:
+    if rng.random() < 0.35:
         words.append(thing.color)
     words.append(thing.name)
     if rng.random() < 0.12:

@@ -96,19 +96,21 @@ def _pizza(x: Grid, y: Grid, phase: float) -> Drawing:
 def _star(x: Grid, y: Grid, phase: float) -> Drawing:
     radius, fifth = np.hypot(x, y), 2 * np.pi / 5
     fold = np.abs((np.arctan2(x, -y) + fifth / 2) % fifth - fifth / 2)
-    inside = 0.247 * (radius * np.cos(fold) - 1.05) + 0.66 * radius * np.sin(fold) <= 0
-    return inside, _nothing(x)
+    inside = 0.247 * (radius * np.cos(fold) - 1.05) + 0.66 * radius * np.sin(fold)
+    return inside <= 0, inside + 0.14 <= 0
 
 
 def _heart(x: Grid, y: Grid, phase: float) -> Drawing:
     u, v = 1.18 * x, 0.12 - 1.18 * y
-    return (u * u + v * v - 1) ** 3 - u * u * v**3 <= 0, _nothing(x)
+    crack = np.abs(x - 0.2 + 0.4 * np.abs((2.5 * y) % 2 - 1)) < 0.12
+    return (u * u + v * v - 1) ** 3 - u * u * v**3 <= 0, crack
 
 
 def _arrow(x: Grid, y: Grid, phase: float) -> Drawing:
     x = x if phase < 0.5 else -x
     shaft = _box(x, y, -1.0, -0.28, 0.15, 0.28)
-    return shaft | ((x >= 0.0) & (np.abs(y) <= 0.9 * (1 - x))), _nothing(x)
+    head = (x >= 0.0) & (np.abs(y) <= 0.9 * (1 - x))
+    return shaft | head, (x + np.abs(y) + 1.0) % 0.5 < 0.18
 
 
 def _house(x: Grid, y: Grid, phase: float) -> Drawing:
@@ -128,14 +130,14 @@ def _cup(x: Grid, y: Grid, phase: float) -> Drawing:
 def _ladder(x: Grid, y: Grid, phase: float) -> Drawing:
     rails = (np.abs(x) >= 0.36) & (np.abs(x) <= 0.62) & (np.abs(y) <= 1.0)
     rungs = (np.abs(x) <= 0.5) & (np.abs(y) <= 0.95) & ((y + 1.0 + 0.4 * phase) % 0.5 < 0.2)
-    return rails | rungs, _nothing(x)
+    return rails | rungs, rungs & ~rails
 
 
 def _snake(x: Grid, y: Grid, phase: float) -> Drawing:
     side = 1.0 if phase < 0.5 else -1.0
-    spine = 0.5 * side * np.sin(4.6 * y)
-    body = (np.abs(x - spine) <= 0.3) & (np.abs(y) <= 0.95)
-    return body, _disc(x, y, 0.12, 0.5 * side * np.sin(-3.5), -0.76)
+    spine = 0.45 * side * np.sin(4.2 * y)
+    body = (np.abs(x - spine) <= 0.38) & (np.abs(y) <= 0.95)
+    return body, (y % 0.38 < 0.15) & (y > -0.6)
 
 
 def _key(x: Grid, y: Grid, phase: float) -> Drawing:
@@ -143,7 +145,7 @@ def _key(x: Grid, y: Grid, phase: float) -> Drawing:
     ring = _disc(x, y, 0.52, -0.5) & ~_disc(x, y, 0.24, -0.5)
     shaft = _box(x, y, -0.05, -0.14, 1.0, 0.14)
     teeth = _box(x, y, 0.4, 0.0, 0.6, 0.5) | _box(x, y, 0.78, 0.0, 1.0, 0.5)
-    return ring | shaft | teeth, _nothing(x)
+    return ring | shaft | teeth, ring & ~_disc(x, y, 0.4, -0.5)
 
 
 def _flower(x: Grid, y: Grid, phase: float) -> Drawing:
