@@ -226,7 +226,7 @@ class SetCriterion:
 
 
 def _of_matches(annotations: Sequence[Tensor], matches: Matches) -> Tensor:
-    chosen = matches.annotations.split(matches.counts)
+    chosen = torch.split(matches.annotations, list(matches.counts))
     return torch.cat([rows[index] for rows, index in zip(annotations, chosen, strict=True)])
 
 

@@ -96,6 +96,22 @@ def test_the_papers_model_has_the_released_number_of_parameters():
     assert count["pixel_decoder"] + count["mask_decoder"] == 20_495_042
 
 
+def test_under_autocast_the_pixel_decoder_stays_in_float32(model):
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features = model.backbone(image)
+        pixels = model.pixel_decoder(features)
+        final = model.mask_decoder(pixels)[-1]
+    assert features[0].dtype == torch.bfloat16
+    assert {pixels.mask_features.dtype, *(level.dtype for level in pixels.levels)} == {
+        torch.float32
+    }
+    with torch.no_grad():
+        expected = model.predictions(image)[-1]
+    scale = expected.mask_logits.abs().max()
+    assert (final.mask_logits - expected.mask_logits).abs().mean() < 0.05 * scale
+
+
 def test_a_size_that_is_no_multiple_of_32_is_refused(model):
     with pytest.raises(ValueError, match="multiples of 32"):
         model(torch.zeros(1, 3, 60, 64))

@@ -50,13 +50,16 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "B Q C"]:
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            F.linear(tokens, weight, bias).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            self._heads_apart(F.linear(tokens, weight, bias))
             for tokens, weight, bias in zip((queries, keys, values), weights, biases, strict=True)
         )
         mask = None if allowed is None else allowed.unsqueeze(1)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return output
+
+    def _heads_apart(self, tokens: Tensor) -> Tensor:
+        return tokens.reshape(*tokens.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 class DecoderLayer(nn.Module):

@@ -31,6 +31,24 @@ class DecodedPixels(NamedTuple):
     levels: tuple[Float[Tensor, "B C _ _"], ...]
 
 
+def _convolution(inputs: int, outputs: int, kernel: int, *, bias: bool = True) -> nn.Conv2d:
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+    nn.init.kaiming_uniform_(convolution.weight, a=1)
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
+    return convolution
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(GROUPS, channels)
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    linear = nn.Linear(inputs, outputs)
+    nn.init.xavier_uniform_(linear.weight)
+    return linear
+
+
 class DeformableLayer(nn.Module):
     """Deformable attention, then a feed-forward network; norms after the residual sums."""
 
@@ -39,9 +57,9 @@ class DeformableLayer(nn.Module):
         self.attention = DeformableAttention(channels, levels=LEVELS, heads=heads, points=points)
         self.attention_norm = nn.LayerNorm(channels)
         self.feedforward = nn.Sequential(
-            nn.Linear(channels, feedforward_dim),
+            _linear(channels, feedforward_dim),
             nn.ReLU(inplace=True),
-            nn.Linear(feedforward_dim, channels),
+            _linear(feedforward_dim, channels),
         )
         self.feedforward_norm = nn.LayerNorm(channels)
 
@@ -84,7 +102,7 @@ class PixelDecoder(nn.Module):
         super().__init__()
         self.heads, self.points = heads, points
         self.projections = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channel, hidden_dim, 1), nn.GroupNorm(GROUPS, hidden_dim))
+            nn.Sequential(_convolution(channel, hidden_dim, 1), _norm(hidden_dim))
             for channel in reversed(channels[1:])
         )
         self.level_embeddings = nn.Parameter(torch.randn(LEVELS, hidden_dim))
@@ -93,26 +111,14 @@ class PixelDecoder(nn.Module):
             for _ in range(layers)
         )
         self.lateral = nn.Sequential(
-            nn.Conv2d(channels[0], hidden_dim, 1, bias=False), nn.GroupNorm(GROUPS, hidden_dim)
+            _convolution(channels[0], hidden_dim, 1, bias=False), _norm(hidden_dim)
         )
         self.smooth = nn.Sequential(
-            nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, bias=False),
-            nn.GroupNorm(GROUPS, hidden_dim),
+            _convolution(hidden_dim, hidden_dim, 3, bias=False),
+            _norm(hidden_dim),
             nn.ReLU(inplace=True),
         )
-        self.mask_features = nn.Conv2d(hidden_dim, mask_dim, 1)
-        self._reset_parameters()
-
-    def _reset_parameters(self) -> None:
-        for projection in self.projections:
-            nn.init.xavier_uniform_(projection[0].weight)
-            nn.init.zeros_(projection[0].bias)
-        for layer in self.layers:
-            for linear in (layer.feedforward[0], layer.feedforward[2]):
-                nn.init.xavier_uniform_(linear.weight)
-        for convolution in (self.lateral[0], self.smooth[0], self.mask_features):
-            nn.init.kaiming_uniform_(convolution.weight, a=1)
-        nn.init.zeros_(self.mask_features.bias)
+        self.mask_features = _convolution(hidden_dim, mask_dim, 1)
 
     def forward(self, features: Sequence[Float[Tensor, "B _ _ _"]]) -> DecodedPixels:
         """Mask features and three levels, from the backbone's maps at strides 4, 8, 16 and 32."""
@@ -139,8 +145,8 @@ class PixelDecoder(nn.Module):
         grid = sampling_grid(sizes, self.heads, self.points, like=tokens)
         for layer in self.layers:
             tokens = layer(tokens, positions, grid)
-        split = tokens.split([height * width for height, width in sizes], dim=1)
+        split = torch.split(tokens, [height * width for height, width in sizes], dim=1)
         return [
-            level.transpose(1, 2).unflatten(2, size)
+            level.transpose(1, 2).reshape(len(level), -1, *size)
             for level, size in zip(split, sizes, strict=True)
         ]

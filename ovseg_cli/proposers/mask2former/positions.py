@@ -22,13 +22,12 @@ def sine_positions(
         temperature: base of the wave lengths.
     """
     height, width = size
-    options = {"dtype": like.dtype, "device": like.device}
-    wave = torch.arange(channels // 4, **options) * (4 / channels)
+    wave = torch.arange(channels // 4, dtype=like.dtype, device=like.device) * (4 / channels)
     frequency = temperature**-wave
 
     def along(length: int) -> Tensor:
-        position = torch.arange(1, length + 1, **options) * (2 * math.pi / (length + 1e-6))
-        angle = position[:, None] * frequency
+        position = torch.arange(1, length + 1, dtype=like.dtype, device=like.device)
+        angle = position[:, None] * (2 * math.pi / (length + 1e-6)) * frequency
         return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
 
     y = along(height)[:, None].expand(-1, width, -1)

@@ -165,8 +165,8 @@ class ResNet(nn.Module):
         features = images.contiguous(memory_format=torch.channels_last)
         features = F.max_pool2d(_apply(self.conv1, self.bn1, features).relu_(), 3, 2, padding=1)
         levels = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            features = stage(features)
+        for stage in range(len(self.channels)):
+            features = self.get_submodule(f"layer{stage + 1}")(features)
             levels.append(features)
         return levels
 

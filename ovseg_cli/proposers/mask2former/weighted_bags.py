@@ -42,7 +42,7 @@ class _CpuBags(torch.autograd.Function):
         return F.embedding_bag(indices, table, per_sample_weights=weights, mode="sum")
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         table, indices, weights = ctx.saved_tensors
         gradient = gradient.contiguous()
@@ -75,4 +75,5 @@ def _inner_products(gradient: Tensor, indices: Tensor, table: Tensor) -> Tensor:
         check_invariants=False,
     )
     products = torch.sparse.sampled_addmm(pattern, gradient, table.T, beta=0.0)
-    return products.values().view(indices.shape)
+    values: Tensor = products.values()
+    return values.view(indices.shape)
