@@ -1,4 +1,4 @@
-"""Finds and loads the reference cases: outputs of the released implementations on random weights."""
+"""Finds and loads the reference cases: what the released code gave on random weights."""
 
 import json
 import os
