@@ -1,4 +1,4 @@
-"""One thread: the tests are small, and threads that wait for one another cost more than they give."""
+"""One thread: in small tests, threads that wait for one another cost more than they give."""
 
 import os
 

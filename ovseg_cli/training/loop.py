@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..device import Precision, autocast
 from ..progress import progress
 from ..run import Run
+from ..storage import storage_errors
 from . import distributed
 from .checkpoint import Checkpoint
 from .signals import Interrupted, StopRequest, stop_requests
@@ -191,8 +192,9 @@ class _Log:
 
     def __enter__(self) -> "_Log":
         if self.main:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = self.path.open("a", encoding="utf-8")
+            with storage_errors(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.file = self.path.open("a", encoding="utf-8")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -206,5 +208,6 @@ class _Log:
             return
         shown = losses if losses is not None else {"skipped": 1.0}
         self.bar.set_postfix(loss=f"{sum(shown.values()):.3f}", refresh=False)
-        self.file.write(json.dumps({"step": step, "lr": rate, **shown}) + "\n")
-        self.file.flush()
+        with storage_errors(self.path):
+            self.file.write(json.dumps({"step": step, "lr": rate, **shown}) + "\n")
+            self.file.flush()
