@@ -246,12 +246,21 @@ def _segment_one(
     image = open_image(path, max_pixels=options.max_pixels)
     try:
         segmentation = segment(image)
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
         raise InputError(
             f"{path}: not enough memory for {image.shape[2]} x {image.shape[1]} pixels; "
             "shrink the image or try --device cpu"
         ) from error
     return files.add(path, image, segmentation)
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """PyTorch has an error of its own for this on CUDA only, elsewhere it is in the text."""
+    text = str(error).lower()
+    named = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return named or "out of memory" in text or "can't allocate memory" in text
 
 
 def _write_failures(result: PredictResult) -> None:

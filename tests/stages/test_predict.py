@@ -174,17 +174,35 @@ def test_lists_on_stdin_are_segmented(tmp_path) -> None:
     assert result.images == 1
 
 
-def test_too_little_memory_for_one_image_fails_that_image_alone(tmp_path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        RuntimeError("MPS backend out of memory"),
+    ],
+    ids=["cuda", "python", "cpu", "mps"],
+)
+def test_too_little_memory_for_one_image_fails_that_image_alone(tmp_path, error) -> None:
     sources = [str(picture(tmp_path / "large.png", (90, 90))), str(picture(tmp_path / "a.png"))]
 
     def segment(image):
         if image.shape[1] == 90:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return halves(image)
 
     result = predict(sources, WORDS, segment, tmp_path / "out")
     assert result.images == 1
     assert "not enough memory for 90 x 90 pixels" in str(result.failures[0].error)
+
+
+def test_any_other_error_of_the_model_is_a_bug_and_not_hidden(tmp_path) -> None:
+    def segment(image):
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        predict([str(picture(tmp_path / "a.png"))], WORDS, segment, tmp_path / "out")
 
 
 def test_a_full_disk_stops_with_one_sentence_and_whole_files(tmp_path, monkeypatch) -> None:
