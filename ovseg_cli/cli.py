@@ -44,7 +44,9 @@ SetOption = Annotated[
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's seed.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
-PrecisionOption = Annotated[str, typer.Option("--precision", help="fp32, bf16 or fp16.")]
+PrecisionOption = Annotated[
+    str | None, typer.Option("--precision", help="fp32, bf16, fp16, auto; default: the stage's.")
+]
 RestartOption = Annotated[
     bool, typer.Option("--restart", help="Begin anew instead of going on where it stopped.")
 ]
@@ -59,7 +61,7 @@ def train_clip(
     overrides: SetOption = None,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = None,
     restart: RestartOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -77,7 +79,7 @@ def train_proposals(
     overrides: SetOption = None,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = None,
     restart: RestartOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -96,7 +98,7 @@ def tune_clip(
     overrides: SetOption = None,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = None,
     restart: RestartOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -139,13 +141,14 @@ def predict(
         int, typer.Option("--max-pixels", min=1, help="Refuse larger images before decoding.")
     ] = 64_000_000,
     device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Segment images with any words."""
     from .device import checked_precision, select_device
     from .stages.predict import predict_command
 
+    chosen = select_device(device)
     result = predict_command(
         sources,
         labels,
@@ -156,8 +159,8 @@ def predict(
         overlays=overlays,
         recursive=recursive,
         max_pixels=max_pixels,
-        device=select_device(device),
-        precision=checked_precision(precision),
+        device=chosen,
+        precision=checked_precision(precision or "fp32", chosen),
         on_notice=_note,
         on_record=_print_json if as_json else None,
     )
@@ -202,7 +205,7 @@ def evaluate(
         str | None, typer.Option("--name", help="Folder of the results; default: the artifacts.")
     ] = None,
     device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score the segmenter of a run directory on an annotated split."""
@@ -234,7 +237,7 @@ def pack(
     """Pack the segmenter of a run directory into one small folder with a model card."""
     from .stages.pack import pack as stage
 
-    packed = stage(_settings(run, recipe, overrides, None, device, "fp32", False), folder)
+    packed = stage(_settings(run, recipe, overrides, None, device, None, False), folder)
     if as_json:
         _print_json(packed.card)
     messages.print(f"{packed.folder}: {packed.megabytes:.1f} MB; use it with --model", markup=False)
@@ -312,7 +315,7 @@ def _settings(
     overrides: Sequence[str] | None,
     seed: int | None,
     device: str,
-    precision: str,
+    precision: str | None,
     restart: bool,
 ) -> "Settings":
     from .device import checked_precision, select_device
@@ -325,9 +328,9 @@ def _settings(
     changes = _changes(overrides, seed)
     resolved = directory.recipe(changes) if recipe is None else load_recipe(recipe, changes)
     check_recipe(resolved)
-    return Settings(
-        directory, resolved, select_device(device), checked_precision(precision), restart
-    )
+    chosen = select_device(device)
+    asked = checked_precision(precision, chosen) if precision else None
+    return Settings(directory, resolved, chosen, asked, restart)
 
 
 def _show_outcome(outcome: "Outcome", as_json: bool) -> None:

@@ -7,6 +7,7 @@ import torch
 from .errors import UsageError
 
 Precision = Literal["fp32", "bf16", "fp16"]
+PrecisionChoice = Literal["fp32", "bf16", "fp16", "auto"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -31,14 +32,16 @@ def select_device(name: str = "auto") -> torch.device:
     return device
 
 
-def checked_precision(name: str) -> Precision:
-    """The precision of that name.
+def checked_precision(name: str, device: torch.device) -> Precision:
+    """The precision of that name; `auto` is bf16 where the device computes in it, else fp32.
 
     Raises:
         UsageError: there is none of that name.
     """
+    if name == "auto":
+        return "bf16" if _computes_in_bf16(device) else "fp32"
     if name not in DTYPES:
-        raise UsageError(f"--precision {name}: unknown; use {', '.join(DTYPES)}")
+        raise UsageError(f"--precision {name}: unknown; use auto, {', '.join(DTYPES)}")
     return cast(Precision, name)
 
 
@@ -51,3 +54,10 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 def _has_mps() -> bool:
     return torch.backends.mps.is_available()
+
+
+def _computes_in_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return device.type == "cpu" and bool(found.get("avx512_bf16") or found.get("amx_bf16"))

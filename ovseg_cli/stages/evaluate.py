@@ -103,7 +103,7 @@ def evaluate(
         run,
         recipe,
         device=settings.device,
-        precision=settings.precision,
+        precision=settings.precision_or("fp32"),
         with_proposer=not options.oracle_masks,
     )
     vocabulary = scored_vocabulary(dataset.vocabulary, segmenter.vocabulary_options.labels)
@@ -252,7 +252,7 @@ def _write(
         "recipe": settings.recipe.name,
         "seed": settings.recipe.seed,
         "device": str(settings.device),
-        "precision": settings.precision,
+        "precision": settings.precision_or("fp32"),
         "artifacts": inputs,
         "seconds": round(evaluation.seconds, 1),
         "results": evaluation.results,

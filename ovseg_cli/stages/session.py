@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..device import Precision, select_device
+from ..device import Precision, PrecisionChoice, checked_precision, select_device
 from ..errors import RecipeError
 from ..recipe import Recipe
 from ..run import Run, StageRecord, fingerprint_of
@@ -26,15 +26,19 @@ class Settings:
         run: where artifacts are read and written.
         recipe: the resolved recipe.
         device: where to compute.
-        precision: of the forward passes.
+        precision: of the forward passes; None for the stage's own.
         restart: begin anew instead of going on, or of leaving finished work as it is.
     """
 
     run: Run
     recipe: Recipe
     device: torch.device = field(default_factory=lambda: select_device("cpu"))
-    precision: Precision = "fp32"
+    precision: Precision | None = None
     restart: bool = False
+
+    def precision_or(self, own: PrecisionChoice) -> Precision:
+        """What the user asked for, or else the stage's own precision."""
+        return self.precision or checked_precision(own, self.device)
 
 
 @dataclass(frozen=True)

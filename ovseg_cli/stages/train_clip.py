@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ovseg_cli.clip.encoder import OPENAI_MEAN, OPENAI_STD
 from ovseg_cli.clip.small import PairEncoder, build_small_clip
+from ovseg_cli.device import PrecisionChoice
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.losses.contrastive import contrastive_losses
 from ovseg_cli.recipe import Recipe, build
@@ -39,6 +40,8 @@ class TrainClipOptions:
         captions_per_image: how many of an image's captions are its positives in a step.
         rehearsal: share of the steps of later phases that take a batch of an earlier one.
         max_scale: largest temperature factor.
+        precision: of the forward passes unless --precision says otherwise; `auto` is bf16 where
+            the device computes in it.
     """
 
     phases: tuple[PhaseOptions, ...]
@@ -50,6 +53,7 @@ class TrainClipOptions:
     captions_per_image: int = 2
     rehearsal: float = 0.15
     max_scale: float = 100.0
+    precision: PrecisionChoice = "fp32"
 
 
 def train_clip(settings: Settings) -> Outcome:
@@ -99,7 +103,9 @@ def _trained(settings: Settings, fingerprint: str) -> dict[str, Any]:
         optimizer=adamw(encoder, lr=options.lr, weight_decay=options.weight_decay),
         schedule=schedule(steps=options.steps, warmup=options.warmup, decay="cosine"),
         options=LoopOptions(
-            options.steps, gradient_clip=options.gradient_clip, precision=settings.precision
+            options.steps,
+            gradient_clip=options.gradient_clip,
+            precision=settings.precision_or(options.precision),
         ),
         run=settings.run,
         stage="train-clip",
@@ -128,6 +134,8 @@ def caption_losses(
         batch: images and texts.
         device: where the module is.
         max_scale: largest temperature factor.
+        precision: of the forward passes unless --precision says otherwise; `auto` is bf16 where
+            the device computes in it.
     """
     images, texts, scale = module(batch.pixels.to(device), batch.corner, batch.tokens.to(device))
     return contrastive_losses(

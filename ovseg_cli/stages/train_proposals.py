@@ -223,7 +223,7 @@ def _trained(settings: Settings, fingerprint: str) -> dict[str, Any]:
         ),
         optimizer=options.optimizer(proposer),
         schedule=options.schedule(),
-        options=options.loop(settings.precision),
+        options=options.loop(settings.precision_or("fp32")),
         run=settings.run,
         stage="train-proposals",
         fingerprint=fingerprint,
