@@ -73,28 +73,28 @@ def dice_loss(logits: Float[Tensor, "N P"], inside: Float[Tensor, "N P"]) -> Flo
 
 
 def pairwise_binary_cross_entropy(
-    logits: Float[Tensor, "Q P"], inside: Float[Tensor, "M P"]
-) -> Float[Tensor, "Q M"]:
-    """`binary_cross_entropy` of every prediction with every annotation.
+    logits: Float[Tensor, "*B Q P"], inside: Float[Tensor, "*B M P"]
+) -> Float[Tensor, "*B Q M"]:
+    """`binary_cross_entropy` of every prediction with every annotation, image by image.
 
     Args:
-        logits: (Q, P) predicted, at the same points for all.
-        inside: (M, P) annotated, 0 to 1.
+        logits: (*B, Q, P) predicted, at the same points for all masks of an image.
+        inside: (*B, M, P) annotated, 0 to 1.
     """
-    total = F.softplus(-logits) @ inside.T + F.softplus(logits) @ (1 - inside).T
-    return total / logits.shape[1]
+    total = F.softplus(-logits) @ inside.mT + F.softplus(logits) @ (1 - inside).mT
+    return total / logits.shape[-1]
 
 
 def pairwise_dice_loss(
-    logits: Float[Tensor, "Q P"], inside: Float[Tensor, "M P"]
-) -> Float[Tensor, "Q M"]:
-    """`dice_loss` of every prediction with every annotation.
+    logits: Float[Tensor, "*B Q P"], inside: Float[Tensor, "*B M P"]
+) -> Float[Tensor, "*B Q M"]:
+    """`dice_loss` of every prediction with every annotation, image by image.
 
     Args:
-        logits: (Q, P) predicted, at the same points for all.
-        inside: (M, P) annotated, 0 to 1.
+        logits: (*B, Q, P) predicted, at the same points for all masks of an image.
+        inside: (*B, M, P) annotated, 0 to 1.
     """
     probabilities = logits.sigmoid()
-    overlap = 2 * probabilities @ inside.T
-    total = probabilities.sum(1, keepdim=True) + inside.sum(1)
+    overlap = 2 * probabilities @ inside.mT
+    total = probabilities.sum(-1).unsqueeze(-1) + inside.sum(-1).unsqueeze(-2)
     return 1 - (overlap + 1) / (total + 1)

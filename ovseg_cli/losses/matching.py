@@ -14,29 +14,29 @@ _NEVER = 1e6
 
 
 def matching_cost(
-    class_logits: Float[Tensor, "Q K"],
-    mask_logits: Float[Tensor, "Q P"],
-    labels: Int[Tensor, " M"],
-    inside: Float[Tensor, "M P"],
+    class_logits: Float[Tensor, "*B Q K"],
+    mask_logits: Float[Tensor, "*B Q P"],
+    labels: Int[Tensor, "*B M"],
+    inside: Float[Tensor, "*B M P"],
     *,
     class_weight: float = 2.0,
     mask_weight: float = 5.0,
     dice_weight: float = 5.0,
-) -> Float[Tensor, "Q M"]:
-    """What it would cost to give a prediction an annotation (Cheng et al., CVPR 2022).
+) -> Float[Tensor, "*B Q M"]:
+    """What it would cost to give a prediction an annotation of its image (Cheng et al., CVPR 2022).
 
     Args:
-        class_logits: (Q, K) the last is no object.
-        mask_logits: (Q, P) at points shared by all masks of the image.
-        labels: (M,) annotated classes.
-        inside: (M, P) annotated masks at the same points, 0 to 1.
+        class_logits: (*B, Q, K) the last is no object.
+        mask_logits: (*B, Q, P) at points shared by all masks of an image.
+        labels: (*B, M) annotated classes.
+        inside: (*B, M, P) annotated masks at the same points, 0 to 1.
         class_weight: weight of minus the class's probability.
         mask_weight: weight of the cross-entropy.
         dice_weight: weight of the dice loss.
     """
-    probabilities = class_logits.softmax(-1)
+    columns = labels.unsqueeze(-2).expand(*class_logits.shape[:-1], -1)
     return (
-        -class_weight * probabilities[:, labels]
+        -class_weight * class_logits.softmax(-1).gather(-1, columns)
         + mask_weight * pairwise_binary_cross_entropy(mask_logits, inside)
         + dice_weight * pairwise_dice_loss(mask_logits, inside)
     )

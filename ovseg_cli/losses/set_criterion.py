@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..training.distributed import global_sum, world_size
 from .masks import binary_cross_entropy, dice_loss, sampled
@@ -145,39 +146,44 @@ class SetCriterion:
             targets: the annotations of each image.
             points: (B, P, 2) where masks are compared, one set an image.
         """
-        at_points = sampled(mask_logits, points)
-        images = zip(class_logits, at_points, targets, points, strict=True)
-        pairs = [matched(self.cost(*image)) for image in images]
+        costs = self.costs(class_logits, mask_logits, targets, points).cpu()
+        pairs = [
+            matched(cost[:, : len(target.labels)])
+            for cost, target in zip(costs, targets, strict=True)
+        ]
         counts = tuple(len(queries) for queries, _ in pairs)
-        image_of = torch.arange(len(pairs)).repeat_interleave(torch.tensor(counts))
+        device = mask_logits.device
         return Matches(
-            images=image_of.to(mask_logits.device),
-            queries=torch.cat([queries for queries, _ in pairs]),
-            annotations=torch.cat([annotations for _, annotations in pairs]),
+            images=torch.arange(len(pairs)).repeat_interleave(torch.tensor(counts)).to(device),
+            queries=torch.cat([queries for queries, _ in pairs]).to(device),
+            annotations=torch.cat([annotations for _, annotations in pairs]).to(device),
             counts=counts,
         )
 
-    def cost(
+    def costs(
         self,
-        class_logits: Float[Tensor, "Q K"],
-        mask_logits: Float[Tensor, "Q P"],
-        target: MaskTargets,
-        points: Float[Tensor, "P 2"],
-    ) -> Float[Tensor, "Q M"]:
-        """The matching cost of one image's queries and annotations.
+        class_logits: Float[Tensor, "B Q K"],
+        mask_logits: Float[Tensor, "B Q h w"],
+        targets: Sequence[MaskTargets],
+        points: Float[Tensor, "B P 2"],
+    ) -> Float[Tensor, "B Q M"]:
+        """The matching costs; images with fewer annotations than others have idle last columns.
 
         Args:
-            class_logits: (Q, K) the last is no object.
-            mask_logits: (Q, P) at the points.
-            target: the image's annotations.
-            points: (P, 2) where masks are compared.
+            class_logits: (B, Q, K) the last is no object.
+            mask_logits: (B, Q, h, w) above 0 is inside.
+            targets: the annotations of each image.
+            points: (B, P, 2) where masks are compared, one set an image.
         """
-        inside = sampled(target.masks.float().unsqueeze(0), points.unsqueeze(0))[0]
+        inside = [
+            sampled(target.masks.float().unsqueeze(0), where.unsqueeze(0))[0]
+            for target, where in zip(targets, points, strict=True)
+        ]
         return matching_cost(
             class_logits,
-            mask_logits,
-            target.labels,
-            inside,
+            sampled(mask_logits, points),
+            pad_sequence([target.labels for target in targets], batch_first=True),
+            pad_sequence(inside, batch_first=True),
             class_weight=self.class_weight,
             mask_weight=self.mask_weight,
             dice_weight=self.dice_weight,

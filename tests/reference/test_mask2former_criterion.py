@@ -5,7 +5,6 @@ import torch
 from reference_cases import cases, load
 from torch import Tensor
 
-from ovseg_cli.losses.masks import sampled
 from ovseg_cli.losses.points import GivenPoints
 from ovseg_cli.losses.set_criterion import MaskTargets, SetCriterion
 
@@ -50,10 +49,10 @@ def test_matching_and_losses_agree_with_the_released_code(case):
     where = tensors["input.points_matching"]
 
     matches = matcher.matches(class_logits.detach(), mask_logits.detach(), targets, where)
-    at_points = sampled(mask_logits.detach(), where)
+    costs = matcher.costs(class_logits.detach(), mask_logits.detach(), targets, where)
     first = 0
     for image, (target, count) in enumerate(zip(targets, matches.counts, strict=True)):
-        cost = matcher.cost(class_logits[image].detach(), at_points[image], target, where[image])
+        cost = costs[image, :, : len(target.labels)]
         assert torch.allclose(cost, tensors[f"mid.cost_{image}"], **TOLERANCE)
         pairs = slice(first, first + count)
         assert torch.equal(matches.queries[pairs], tensors[f"output.matched_query_{image}"].long())
