@@ -161,7 +161,7 @@ class MasqExamples:
     def example(self, index: int, mirrored: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Image (3, S, S), visible patches (N, P) and labels (N,) of one image."""
         size, side = self.options.image_size, self.encoder.clip.visual.grid_size[0]
-        image = squashed(self.dataset.image(index), size, mirrored)
+        image = square(self.dataset.image(index), size, mirrored)
         key = (index, mirrored)
         if key not in self._kept:
             visible, labels = self._examine(image, self.dataset[index], mirrored)
@@ -271,7 +271,7 @@ def tuned_share(
     return {name: torch.lerp(beginning[name], value, share) for name, value in end.items()}
 
 
-def squashed(image: Tensor, size: int, mirrored: bool) -> Float[Tensor, "3 S S"]:
+def square(image: Tensor, size: int, mirrored: bool) -> Float[Tensor, "3 S S"]:
     """The image as a square of `size` pixels, as published for panoptic training."""
     pixels = image.float()
     if pixels.shape[1:] != (size, size):

@@ -1,6 +1,9 @@
 """MasQ-Tuning as a stage: from a run directory with CLIP and proposals to clip/masq."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ from ovseg_cli.stages.tune_masq import (
     MasqOptions,
     seen_labels,
     seen_vocabulary,
-    squashed,
+    square,
     tuned_share,
 )
 from ovseg_cli.structures import FramedImage, Proposals, Vocabulary
@@ -121,6 +124,27 @@ def test_the_same_settings_give_the_same_weights_and_another_seed_others(
 def test_tuning_is_not_done_twice(settings: Settings) -> None:
     assert not tune_clip(settings).already_done
     assert tune_clip(settings).already_done
+
+
+def test_two_processes_tune_what_one_tunes_with_the_same_global_batch(settings: Settings) -> None:
+    """The weighted cross-entropy too, where one image has more masks than the other."""
+    settings = changed(settings, "tune_clip", masks="both", lr=0.01, overlap_threshold=0.2)
+    tune_clip(settings)
+    one = artifact(settings)
+    settings.run.artifact_path("clip", "masq").unlink()
+    settings.run.save_recipe(settings.recipe)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    stage = ["--nproc-per-node=2", "-m", "--", "ovseg_cli", "tune-clip", "--device=cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OVSEG_RUN": str(settings.run.path)}
+    subprocess.run(
+        [*torchrun, *stage], check=True, env=environment, capture_output=True, timeout=120
+    )
+    two = artifact(settings)
+    fresh = MaskClassTokens(ClipEncoder(build_small_clip(**CLIP)), query="new", seed=0)
+    for name, value in one.items():
+        moved = (value - fresh.tuned_tensors()[name]).abs().max()
+        assert name == "mask_position" or moved > 0.005
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-4)
 
 
 def test_a_share_of_nothing_keeps_clips_own_queries(settings: Settings) -> None:
@@ -238,5 +262,5 @@ def test_half_the_share_is_half_way() -> None:
 
 def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
     image = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
-    assert torch.equal(squashed(image, 8, False), image.float())
-    assert squashed(image, 4, True).shape == (3, 4, 4)
+    assert torch.equal(square(image, 8, False), image.float())
+    assert square(image, 4, True).shape == (3, 4, 4)
