@@ -40,7 +40,7 @@ def uncertain_points(
         count: how many candidates to keep.
     """
     certainty = sampled(mask_logits.unsqueeze(1), candidates).squeeze(1).abs()
-    chosen = certainty.topk(count, dim=1, largest=False).indices
+    chosen = certainty.topk(count, dim=1, largest=False, sorted=False).indices
     kept = candidates.gather(1, chosen.unsqueeze(2).expand(-1, -1, 2))
     return torch.cat([kept, others], dim=1)
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -26,12 +26,12 @@ class MaskTargets:
     """The annotations of an image.
 
     Attributes:
-        masks: (M, H, W) True inside, of the network input's size.
+        masks: (M, H, W) 1 inside, 0 outside, of the network input's size.
         labels: (M,) classes.
         image_id: what the random points depend on.
     """
 
-    masks: Bool[Tensor, "M H W"]
+    masks: Float[Tensor, "M H W"]
     labels: Int[Tensor, " M"]
     image_id: int
 
@@ -176,7 +176,7 @@ class SetCriterion:
             points: (B, P, 2) where masks are compared, one set an image.
         """
         inside = [
-            sampled(target.masks.float().unsqueeze(0), where.unsqueeze(0))[0]
+            sampled(target.masks.unsqueeze(0), where.unsqueeze(0))[0]
             for target, where in zip(targets, points, strict=True)
         ]
         return matching_cost(
@@ -223,7 +223,7 @@ class SetCriterion:
             return {"mask": nothing, "dice": nothing}
         where = points.for_losses(logits.detach(), matches.counts)
         predicted = sampled(logits.unsqueeze(1), where).squeeze(1)
-        inside = sampled(masks.float().unsqueeze(1), where).squeeze(1)
+        inside = sampled(masks.unsqueeze(1), where).squeeze(1)
         share = world_size() / count
         return {
             "mask": binary_cross_entropy(predicted, inside).sum() * share,

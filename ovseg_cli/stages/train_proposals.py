@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ovseg_cli.checkpoints.mask2former import load_backbone
@@ -115,11 +115,13 @@ class Batch(NamedTuple):
 
     Attributes:
         images: RGB, 0 to 255.
-        targets: the masks of each image, all of the one class "object".
+        masks: (M, S, S) of each image, True inside.
+        image_ids: of each image.
     """
 
     images: Float[Tensor, "B 3 S S"]
-    targets: tuple[MaskTargets, ...]
+    masks: tuple[Bool[Tensor, "M S S"], ...]
+    image_ids: tuple[int, ...]
 
 
 class ProposalExamples:
@@ -151,7 +153,8 @@ class ProposalExamples:
         first = step * self.options.batch_size + distributed.rank() * share
         samples = [self.augmented(first + offset) for offset in range(share)]
         images = torch.stack([sample.image for sample in samples]).float()
-        return Batch(images, tuple(_targets(sample) for sample in samples))
+        masks = tuple(sample.masks[~sample.is_crowd] for sample in samples)
+        return Batch(images, masks, tuple(sample.image_id for sample in samples))
 
     def augmented(self, position: int) -> Sample:
         """The image at a position in the endless order of shuffled epochs.
@@ -265,22 +268,22 @@ def proposal_losses(
 
     Args:
         module: the proposer, or its wrapper for several processes.
-        batch: images and targets.
+        batch: images and masks, all of the one class "object".
         criterion: the loss.
         seed: of the random points.
         step: the training step.
         device: where the module is.
     """
     targets = [
-        MaskTargets(target.masks.to(device), target.labels.to(device), target.image_id)
-        for target in batch.targets
+        _objects(masks.to(device), image_id)
+        for masks, image_id in zip(batch.masks, batch.image_ids, strict=True)
     ]
     return criterion(module(batch.images.to(device)), targets, seed=seed, step=step)
 
 
-def _targets(sample: Sample) -> MaskTargets:
-    masks = sample.masks[~sample.is_crowd]
-    return MaskTargets(masks, torch.zeros(len(masks), dtype=torch.int64), sample.image_id)
+def _objects(masks: Tensor, image_id: int) -> MaskTargets:
+    labels = torch.zeros(len(masks), dtype=torch.int64, device=masks.device)
+    return MaskTargets(masks.float(), labels, image_id)
 
 
 def _generator(*parts: int) -> torch.Generator:

@@ -14,7 +14,7 @@ def targets(*counts: int) -> list[MaskTargets]:
     generator = torch.Generator().manual_seed(5)
     return [
         MaskTargets(
-            masks=torch.rand(count, 32, 32, generator=generator) > 0.5,
+            masks=(torch.rand(count, 32, 32, generator=generator) > 0.5).float(),
             labels=torch.zeros(count, dtype=torch.int64),
             image_id=image,
         )
@@ -34,13 +34,13 @@ def predictions(images: int, layers: int = 2) -> list[tuple[torch.Tensor, torch.
 
 
 def test_the_right_masks_lose_less_than_others_in_any_order():
-    masks = torch.zeros(2, 8, 8, dtype=torch.bool)
-    masks[0, :4], masks[1, 4:] = True, True
+    masks = torch.zeros(2, 8, 8)
+    masks[0, :4], masks[1, 4:] = 1, 1
     target = MaskTargets(masks, torch.zeros(2, dtype=torch.int64), image_id=0)
     class_logits = torch.tensor([[[50.0, -50.0], [50.0, -50.0], [-50.0, 50.0]]])
 
     def losses(*guesses: torch.Tensor) -> dict[str, torch.Tensor]:
-        mask_logits = 10.0 * (2 * torch.stack(guesses).float() - 1)
+        mask_logits = 10.0 * (2 * torch.stack(guesses) - 1)
         return CRITERION([(class_logits, mask_logits[None])], [target], seed=0, step=0)
 
     empty = torch.zeros(8, 8)

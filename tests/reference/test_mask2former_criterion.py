@@ -20,7 +20,7 @@ def weights_in(metadata) -> tuple[float, float, float]:
 def targets_in(tensors: dict[str, Tensor]) -> list[MaskTargets]:
     return [
         MaskTargets(
-            masks=tensors[f"input.gt_masks_{image}"] > 0.5,
+            masks=tensors[f"input.gt_masks_{image}"],
             labels=tensors[f"input.gt_labels_{image}"].long(),
             image_id=image,
         )
