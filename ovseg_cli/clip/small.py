@@ -20,9 +20,10 @@ VOCABULARY_SIZE = 49408
 
 
 class ConvStem(nn.Sequential):
-    """Convolutions of stride 2 down to the patch grid, in place of the patch projection.
+    """Convolutions down to the patch grid, in place of the patch projection.
 
-    Batch norm makes it learn about twice as fast as it does without, or with group norm.
+    Each stage halves the grid; all but the first have a second convolution. With batch norm it
+    learned faster in short trials than with group norm or without any.
 
     Args:
         width: channels of the result.
@@ -36,6 +37,9 @@ class ConvStem(nn.Sequential):
             following = max(16, width >> (steps - step))
             layers.append(nn.Conv2d(channels, following, 3, stride=2, padding=1, bias=False))
             layers += [nn.BatchNorm2d(following), nn.ReLU()]
+            if step > 1:
+                layers.append(nn.Conv2d(following, following, 3, padding=1, bias=False))
+                layers += [nn.BatchNorm2d(following), nn.ReLU()]
             channels = following
         super().__init__(*layers, nn.Conv2d(channels, width, 1))
 

@@ -33,7 +33,7 @@ class ShapesOptions:
         val: scenes with all masks, to choose settings on.
         test: scenes with all masks, to report.
         pairs_easy: single things on a plain background with captions.
-        pairs_crop: single things on stuff with captions.
+        pairs_crop: close-ups of things, and bare stuff, with captions.
         pairs_window: up to three things or bare stuff with captions.
     """
 
@@ -41,8 +41,8 @@ class ShapesOptions:
     train: int = 4000
     val: int = 500
     test: int = 500
-    pairs_easy: int = 6000
-    pairs_crop: int = 14000
+    pairs_easy: int = 5000
+    pairs_crop: int = 16000
     pairs_window: int = 16000
 
 

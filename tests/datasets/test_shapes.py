@@ -11,6 +11,7 @@ from ovseg_cli.datasets.shapes.classes import (
     held_out_compositions,
     is_held_out,
 )
+from ovseg_cli.datasets.shapes.close_up import STILL_SEEN, close_up
 from ovseg_cli.datasets.shapes.scene import MIN_VISIBLE, Layout, _stamp, draw_scene
 from ovseg_cli.datasets.shapes.sentences import CAPTIONS, captions
 from ovseg_cli.datasets.shapes.splits import SPLITS
@@ -174,3 +175,28 @@ def test_a_bare_layout_has_stuff_alone():
     assert not scene.things
     assert scene.stuff
     assert captions(np.random.default_rng(0), scene)[0] == scene.stuff[0].name
+
+
+def test_a_close_up_is_of_one_thing_and_names_what_is_still_to_be_seen():
+    for index, scene in enumerate(scenes("train", 40)):
+        near = close_up(np.random.default_rng(index), scene, 40)
+        assert near.image.shape == (40, 40, 3)
+        assert 1 <= len(near.things) <= len(scene.things)
+        whole = {(t.name, t.color, t.center): t.mask.sum() for t in scene.things}
+        shares = [
+            thing.mask.sum() / area
+            for thing in near.things
+            for (name, color, _), area in whole.items()
+            if (name, color) == (thing.name, thing.color)
+        ]
+        assert max(shares) > 0.8  # the one in the middle
+        assert all(thing.size == "" for thing in near.things)
+    assert 0.5 <= STILL_SEEN <= 1
+
+
+def test_a_close_up_of_bare_stuff_shows_stuff():
+    layout = Layout(size=72, things=(1, 1), bare=1.0)
+    scene = draw_scene(np.random.default_rng(0), layout, allow_held_out=True)
+    near = close_up(np.random.default_rng(1), scene, 40)
+    assert near.image.shape == (40, 40, 3)
+    assert [region.name for region in near.stuff] == [scene.stuff[0].name]

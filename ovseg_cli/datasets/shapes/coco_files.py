@@ -19,6 +19,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from .classes import classes, held_out_compositions, is_held_out
+from .close_up import close_up
 from .scene import Region, Scene, draw_scene
 from .sentences import captions
 from .splits import Split
@@ -88,7 +89,9 @@ def write_image(folder: Path, split: Split, index: int, seed: int) -> Record:
     """
     rng = np.random.default_rng([seed, split.number, index])
     scene = draw_scene(rng, split.layout, allow_held_out=split.held_out)
-    image_id, size = split.number * IMAGES_PER_SPLIT + index + 1, split.layout.size
+    if split.close_up:
+        scene = close_up(rng, scene, split.close_up)
+    image_id, size = split.number * IMAGES_PER_SPLIT + index + 1, scene.image.shape[0]
     name = f"{image_id:012d}"
     picture = _encoded(scene.image, "JPEG", quality=95, subsampling=0)
     write_whole(folder / split.name / f"{name}.jpg", picture)
