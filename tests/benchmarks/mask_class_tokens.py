@@ -18,7 +18,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -28,11 +32,30 @@ from ovseg_cli.clip.loading import load_open_clip
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 
 Forward = Callable[[], Tensor]
+Shape = torch.Size
+
+
+def fused_flops(query: Shape, key: Shape, value: Shape, *_: object, **__: object) -> int:
+    """Of the CPU's fused attention; PyTorch's counter knows the GPU's alone."""
+    return sdpa_flop_count(query, key, value)
+
+
+def fused_backward_flops(
+    grad: Shape, query: Shape, key: Shape, value: Shape, *_: object, **__: object
+) -> int:
+    """Of its backward pass."""
+    return sdpa_backward_flop_count(grad, query, key, value)
+
+
+FUSED_ON_CPU = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: fused_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: fused_backward_flops,
+}
 
 
 def gmac(work: Callable[[], object]) -> float:
     """Multiply-adds in 1e9, as PyTorch counts them: products and attention alone."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=FUSED_ON_CPU) as counter:
         work()
     return counter.get_total_flops() / 2e9
 
