@@ -188,6 +188,7 @@ class StageRecord:
             **self.__dict__,
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "cpu_seconds": round(time.process_time(), 1),
             "versions": versions(),
             "machine": platform.machine(),
         }

@@ -72,6 +72,7 @@ def run_seed(folder: Path, seed: int, threads: int) -> dict[str, Any]:
         "tuned": json.loads(tuned.read_text())["results"],
         "frozen": json.loads(frozen.read_text())["results"],
         "seconds": {entry["stage"]: entry["seconds"] for entry in stages},
+        "cpu_seconds": {entry["stage"]: entry["cpu_seconds"] for entry in stages},
     }
 
 
