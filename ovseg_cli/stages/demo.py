@@ -17,7 +17,7 @@ from .predict import Record, predict_command
 SAMPLES = Path(__file__).parent.parent / "assets" / "demo"
 STREAM = 9_000_001  # apart from the seeds of every split
 SEEDS = (1, 5, 7, 8, 19, 20)
-NEXT_LABELS = "wheel,cup/mug,key,flower,grass,water"
+NEXT_LABELS = "yellow wheel,blue cup/mug,red star,key,grass,water"
 
 
 @dataclass(frozen=True)
