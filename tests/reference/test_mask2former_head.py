@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from plain import mask2former as plain
 from reference_cases import cases, load
 from torch import Tensor, nn
 
@@ -91,3 +92,15 @@ def test_skipping_the_intermediate_masks_changes_nothing(case):
     _, (final,) = predicted(head, tensors, every_layer=False)
     assert torch.allclose(final.mask_logits, tensors["output.pred_masks"], **TOLERANCE)
     assert torch.allclose(final.class_logits, tensors["output.pred_logits"], **TOLERANCE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", cases("masqclip_proposal_head_"))
+def test_the_plain_decoders_of_the_benchmark_agree_too(case):
+    tensors, metadata = load(case)
+    head = head_of(tensors, heads=int(metadata["heads"]))
+    features = [tensors[f"input.res{stage}"] for stage in (2, 3, 4, 5)]
+    pixels = plain.decoded_pixels(head["pixel_decoder"], features)
+    class_logits, mask_logits = plain.decoded_masks(head["mask_decoder"], pixels)[-1]
+    assert torch.allclose(class_logits, tensors["output.pred_logits"], **TOLERANCE)
+    assert torch.allclose(mask_logits, tensors["output.pred_masks"], **TOLERANCE)
