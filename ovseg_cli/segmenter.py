@@ -16,7 +16,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ovseg_cli.checkpoints.run_parts import (
-    CheckedMaskEncoder,
     artifacts_of,
     clip_of,
     mask_encoder_of,
@@ -27,6 +26,7 @@ from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.datasets.framing import FramingOptions, frame_image
 from ovseg_cli.device import Precision, autocast
 from ovseg_cli.inference import TASKS, InferenceOptions, Task, segment
+from ovseg_cli.mask_encoders import MaskEncoder
 from ovseg_cli.proposers import Proposer
 from ovseg_cli.recipe import Recipe, build
 from ovseg_cli.run import Run, file_hash
@@ -65,7 +65,7 @@ class Segmenter:
     def __init__(
         self,
         proposer: Proposer | None,
-        mask_encoder: CheckedMaskEncoder,
+        mask_encoder: MaskEncoder,
         clip: ClipEncoder,
         *,
         classification: Classification | None = None,

@@ -1,6 +1,6 @@
 """The parts of a segmenter, built from a recipe and the artifacts of a run directory."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
@@ -14,11 +14,6 @@ from ovseg_cli.run import Run
 
 DEFAULT_ENCODER = {"name": "mask_class_tokens"}
 TUNED = "masq"
-
-
-@runtime_checkable
-class CheckedMaskEncoder(MaskEncoder, Protocol):
-    """A mask encoder whose methods can be checked for at run time."""
 
 
 def clip_of(run: Run, recipe: Recipe) -> ClipEncoder:
@@ -67,7 +62,7 @@ def proposer_of(run: Run, recipe: Recipe, *, device: torch.device) -> Proposer:
 
 def mask_encoder_of(
     run: Run, recipe: Recipe, clip: ClipEncoder, *, device: torch.device
-) -> CheckedMaskEncoder:
+) -> MaskEncoder:
     """The recipe's mask encoder on a CLIP, with the tuned weights where it has new queries.
 
     Args:
@@ -88,8 +83,7 @@ def mask_encoder_of(
             source = str(run.artifact_path("clip", TUNED))
             encoder.load_tuned_tensors(tensors, source=source)
         encoder.to(device).eval()
-    checked: CheckedMaskEncoder = encoder
-    return checked
+    return encoder
 
 
 def has_tuned_queries(recipe: Recipe) -> bool:
