@@ -94,3 +94,21 @@ def test_positions_that_are_no_numbers_poison_the_result_and_do_not_crash(attent
     queries = torch.randn(1, PIXELS, 16)
     output = attention(queries, queries, sampling_grid(SIZES, heads=4, points=2, like=queries))
     assert output.isnan().all()
+
+
+def test_the_gradients_are_those_of_pytorchs_own_bags_which_other_devices_take():
+    torch.manual_seed(0)
+    indices = torch.randint(0, 9, (6, 5), dtype=torch.int32)
+    wanted = torch.randn(6, 4)
+    gradients = []
+    for bags in (
+        weighted_bags,
+        lambda t, i, w: torch.nn.functional.embedding_bag(i, t, per_sample_weights=w, mode="sum"),
+    ):
+        torch.manual_seed(1)
+        table = torch.randn(9, 4, requires_grad=True)
+        weights = torch.randn(6, 5, requires_grad=True)
+        (bags(table, indices, weights) * wanted).sum().backward()
+        gradients.append((table.grad, weights.grad))
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
