@@ -5,7 +5,7 @@ the image's own stream is what it would be without them.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -121,7 +121,7 @@ def _mlp(mlp: nn.Sequential, tokens: Tensor) -> Tensor:
     if not isinstance(mlp.gelu, QuickGELU):
         output: Tensor = mlp(tokens)
         return output
-    rise, fall, scale = mlp.c_fc, mlp.c_proj, 1.702
+    rise, fall, scale = cast(nn.Linear, mlp.c_fc), cast(nn.Linear, mlp.c_proj), 1.702
     rows = tokens.flatten(0, -2)
     hidden = torch.addmm(rise.bias, rows, rise.weight.T, beta=scale, alpha=scale)
     hidden = F.silu(hidden, inplace=not hidden.requires_grad)

@@ -82,7 +82,7 @@ def tune_masq(settings: Settings, fingerprint: str) -> dict[str, Any]:
         ),
         optimizer=options.optimizer(encoder),
         schedule=options.schedule(),
-        options=options.loop(settings.precision),
+        options=options.loop(settings.precision_or("fp32")),
         run=settings.run,
         stage="tune-clip",
         fingerprint=fingerprint,
