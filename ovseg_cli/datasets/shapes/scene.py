@@ -212,7 +212,8 @@ def draw_scene(rng: np.random.Generator, layout: Layout, *, allow_held_out: bool
     wanted = int(rng.integers(layout.things[0], layout.things[1] + 1))
     if layout.bare and rng.random() < layout.bare:
         wanted = 0
-    pile, placed = _Pile(size), []
+    pile = _Pile(size)
+    placed: list[tuple[_Stamp, int, int]] = []
     reach = layout.spread * size / 2
     while len(placed) < wanted:
         stamp = _stamp(rng, float(rng.uniform(*layout.radius)), allow_held_out)

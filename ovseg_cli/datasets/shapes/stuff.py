@@ -34,7 +34,7 @@ def _grid(size: int) -> tuple[Field, Field]:
 
 def _grass(rng: np.random.Generator, size: int) -> Field:
     noise = rng.random((size + 5, size), dtype=np.float32)
-    blades = sum(noise[k : k + size] for k in range(6)) / 6
+    blades = np.asarray(sum(noise[k : k + size] for k in range(6))) / 6
     return (blades - 0.5) * 2.6
 
 
