@@ -87,9 +87,11 @@ def test_a_packed_run_predicts_and_scores_as_its_card_says(run, tmp_path):
     from ovseg_cli.stages.pack import check_scores
     from ovseg_cli.stages.session import Settings
 
-    ovseg("evaluate", "--run", run, *RECIPE)
+    tuned = ovseg("evaluate", "--run", run, *RECIPE, "--json")
+    ovseg("evaluate", "--run", run, *RECIPE, "--set", "mask_encoder.query=clip", "--name", "frozen")
     ovseg("pack", tmp_path / "packed", "--run", run, *RECIPE)
     card = json.loads((tmp_path / "packed/card.json").read_text())
+    assert card["evaluation"]["results"] == json.loads(tuned.stdout)
     packed = Run(tmp_path / "packed")
     scores = check_scores(Settings(packed, packed.recipe()), run / "shapes")
     assert scores == pytest.approx(card["check"]["scores"], nan_ok=True)

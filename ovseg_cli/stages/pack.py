@@ -114,7 +114,7 @@ def _card(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
         "artifacts": list(names),
         "stages": stages,
         "minutes": round(sum(entry["seconds"] for entry in stages) / 60, 1),
-        "evaluation": _evaluation(settings.run),
+        "evaluation": _evaluation(settings.run, names),
     }
 
 
@@ -122,16 +122,19 @@ def _newest_records(run: Run) -> list[dict[str, Any]]:
     return list({entry["stage"]: entry for entry in run.manifest()}.values())
 
 
-def _evaluation(run: Run) -> dict[str, Any]:
-    evaluations = [entry for entry in run.manifest() if entry["stage"] == "evaluate"]
-    if not evaluations:
-        raise RunError(
-            f"{run.path}: has no evaluation for the model card; make it with "
-            f"'ovseg evaluate --run {run.path}'"
-        )
-    metrics = run.path / evaluations[-1]["results"]["folder"] / "metrics.json"
-    content = json.loads(metrics.read_text(encoding="utf-8"))
-    return {"dataset": content["dataset"], "results": content["results"]}
+def _evaluation(run: Run, names: tuple[str, ...]) -> dict[str, Any]:
+    """The newest evaluation of exactly these artifacts."""
+    for entry in reversed(run.manifest()):
+        if entry["stage"] != "evaluate":
+            continue
+        metrics = run.path / entry["results"]["folder"] / "metrics.json"
+        content = json.loads(metrics.read_text(encoding="utf-8"))
+        if set(content["artifacts"]) == set(names):
+            return {"dataset": content["dataset"], "results": content["results"]}
+    raise RunError(
+        f"{run.path}: has no evaluation for the model card; make it with "
+        f"'ovseg evaluate --run {run.path}'"
+    )
 
 
 def _readme(card: dict[str, Any]) -> str:
