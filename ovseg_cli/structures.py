@@ -6,6 +6,7 @@ h w feature grid. Sizes are (height, width), boxes xyxy in pixels, images uint8 
 
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
@@ -99,6 +100,11 @@ class TextEmbeddings:
     embeddings: Float[Tensor, "T D"]
     class_of: Int[Tensor, " T"]
     has_background: bool = False
+
+    def to(self, device: torch.device) -> "TextEmbeddings":
+        """The same on another device."""
+        embeddings, class_of = self.embeddings.to(device), self.class_of.to(device)
+        return TextEmbeddings(embeddings, class_of, self.has_background)
 
 
 @dataclass(frozen=True)

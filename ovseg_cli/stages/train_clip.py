@@ -134,8 +134,6 @@ def caption_losses(
         batch: images and texts.
         device: where the module is.
         max_scale: largest temperature factor.
-        precision: of the forward passes unless --precision says otherwise; `auto` is bf16 where
-            the device computes in it.
     """
     images, texts, scale = module(batch.pixels.to(device), batch.corner, batch.tokens.to(device))
     return contrastive_losses(

@@ -72,7 +72,7 @@ def tune_masq(settings: Settings, fingerprint: str) -> dict[str, Any]:
         seen_vocabulary(dataset.vocabulary),
         encoder.clip.encode_text,
         background=classification.background,
-    )
+    ).to(device)
     beginning = {name: value.clone() for name, value in encoder.tuned_tensors().items()}
     result = fit(
         encoder,

@@ -236,25 +236,27 @@ def masq_loss(
     scale: float,
     options: MasqOptions,
 ) -> dict[str, Tensor]:
-    """The weighted cross-entropy of the masks' labels, background included.
+    """The weighted cross-entropy of the masks' labels, background included, in float32.
 
     Args:
         encoder: a `MaskClassTokens`, wrapped or not.
-        batch: on any device.
-        text_embeddings: of the seen classes and the background, which is last.
+        batch: on any device, brought to the texts'.
+        text_embeddings: of the seen classes and the background, which is last; on the encoder's
+            device.
         scale: CLIP's temperature.
         options: the weights.
     """
     device = text_embeddings.embeddings.device
     images, visible, labels = (part.to(device, non_blocking=True) for part in batch)
     embeddings = encoder(images, visible)
-    logits = class_logits(embeddings.flatten(0, 1).float(), text_embeddings, scale=scale)
-    loss = weighted_cross_entropy(
-        logits,
-        labels.flatten(),
-        background_weight=options.background_weight,
-        per_process_mean=options.per_process_mean,
-    )
+    with torch.autocast(device.type, enabled=False):
+        logits = class_logits(embeddings.flatten(0, 1).float(), text_embeddings, scale=scale)
+        loss = weighted_cross_entropy(
+            logits,
+            labels.flatten(),
+            background_weight=options.background_weight,
+            per_process_mean=options.per_process_mean,
+        )
     return {"classification": options.loss_weight * loss}
 
 

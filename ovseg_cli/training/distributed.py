@@ -6,13 +6,35 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..errors import UsageError
+
 
 def start(device: torch.device) -> bool:
-    """Joins the process group that `torchrun` describes; False where there is none to join."""
+    """Joins the process group that `torchrun` describes; False where there is none to join.
+
+    Each process of a machine takes a GPU of its own.
+
+    Raises:
+        UsageError: a single GPU was asked for by number, or there are fewer GPUs than processes.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         return False
+    if device.type == "cuda":
+        torch.cuda.set_device(_own_gpu(device))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return True
+
+
+def _own_gpu(device: torch.device) -> int:
+    number, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if device.index is not None:
+        raise UsageError(f"--device {device}: several processes cannot share it; use cuda")
+    if number >= gpus:
+        raise UsageError(
+            f"--device cuda: process {number + 1} of this machine finds {gpus} GPUs; start as many "
+            "processes as there are GPUs, or use --device cpu"
+        )
+    return number
 
 
 def stop() -> None:

@@ -264,3 +264,14 @@ def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
     image = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
     assert torch.equal(square(image, 8, False), image.float())
     assert square(image, 4, True).shape == (3, 4, 4)
+
+
+@pytest.mark.gpu
+def test_a_gpu_tunes_to_about_the_same_weights(settings: Settings) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    tune_clip(settings)
+    expected = artifact(settings)
+    tune_clip(replace(settings, device=torch.device("cuda"), restart=True))
+    for name, value in artifact(settings).items():
+        torch.testing.assert_close(value, expected[name], atol=1e-3, rtol=0)
