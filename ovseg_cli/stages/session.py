@@ -106,9 +106,11 @@ def run_stage(
     try:
         with settings.run.lock() if distributed.is_main() else nullcontext():
             distributed.barrier()
+            checkpoint = Checkpoint(settings.run, stage, fingerprint)
+            done = settings.run.finished(stage, fingerprint)
             if settings.restart:
-                Checkpoint(settings.run, stage, fingerprint).remove()
-            elif done := settings.run.finished(stage, fingerprint):
+                checkpoint.remove()
+            elif done and not checkpoint.is_there():  # it is there if a --restart was stopped
                 distributed.barrier()
                 return Outcome(stage, artifact, done["results"], done["seconds"], True)
             distributed.barrier()
@@ -130,7 +132,7 @@ def run_stage(
                         results=results,
                     )
                 )
-            Checkpoint(settings.run, stage, fingerprint).remove()
+            checkpoint.remove()
             distributed.barrier()
             return Outcome(stage, artifact, results, seconds)
     finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, RunError, TrainingError
@@ -77,6 +77,14 @@ class Checkpoint:
         """The file; there may be none."""
         return self.run.path / "checkpoints" / f"{self.stage}.safetensors"
 
+    def is_there(self) -> bool:
+        """True if there is a file, and of these settings.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        return self.path.is_file() and self._description()["fingerprint"] == self.fingerprint
+
     def save(
         self,
         state: TrainingState,
@@ -110,8 +118,8 @@ class Checkpoint:
         """
         if not self.path.is_file():
             return TrainingState()
-        tensors = load_tensors(self.path)
         description = self._description()
+        tensors = load_tensors(self.path)
         if description["fingerprint"] != self.fingerprint:
             raise RunError(
                 f"{self.path}: a checkpoint of other settings; use --restart to begin anew, "
@@ -130,11 +138,13 @@ class Checkpoint:
             self.path.unlink(missing_ok=True)
 
     def _description(self) -> dict[str, Any]:
-        with safe_open(self.path, "pt") as file:
-            metadata = file.metadata() or {}
-        if "checkpoint" not in metadata:
-            raise CheckpointError(f"{self.path}: not a checkpoint of ovseg; delete it")
-        return dict(json.loads(metadata["checkpoint"]))
+        try:
+            with safe_open(self.path, "pt") as file:
+                return dict(json.loads(file.metadata()["checkpoint"]))
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{self.path}: not a readable checkpoint of ovseg; use --restart to begin anew"
+            ) from error
 
 
 def _trained(module: nn.Module) -> dict[str, Tensor]:

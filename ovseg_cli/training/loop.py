@@ -117,7 +117,7 @@ def fit(
                 raise Interrupted(
                     stop,
                     f"{stage}: stopped after step {state.step} of {options.steps}; "
-                    "the same command goes on from there",
+                    "the same command goes on from there (without --restart)",
                 )
     distributed.barrier()
     checkpoint.save(state, module, optimizer, trainer.scaler)
