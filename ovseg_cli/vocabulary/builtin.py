@@ -15,6 +15,7 @@ from ..structures import Vocabulary
 DATA = Path(__file__).parent / "data"
 
 
+@cache
 def builtin_names() -> tuple[str, ...]:
     """The names of the built-in vocabularies, sorted."""
     return tuple(sorted(path.stem for path in DATA.glob("*.json")))

@@ -8,6 +8,7 @@
 """
 
 import difflib
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -46,12 +47,12 @@ def parse_labels(text: str) -> Vocabulary:
     if is_builtin(text):
         return builtin_vocabulary(text)
     path = _label_file(text)
-    if path is not None and _is_numbered(path):
-        return _vocabulary(list(_numbered_labels(path)))
-    labels = list(_file_labels(path)) if path else list(_inline_labels(text))
+    numbered = path is not None and _is_numbered(path)
+    labels = list(_labels(text, path, numbered=numbered))
     if not labels:
         raise VocabularyError(f"{path or '--labels'}: no labels; {_HOW_TO_GIVE}")
-    _refuse_repeats(labels)
+    if not numbered:
+        _refuse_repeats(labels)
     return _vocabulary(labels)
 
 
@@ -61,9 +62,15 @@ _HOW_TO_GIVE = 'give words such as "dog,couch/sofa", @file.txt or a built-in nam
 def _label_file(text: str) -> Path | None:
     """The file of "@file", unless the "@" begins a list of several entries."""
     text = text.strip()
-    if not text.startswith("@") or ("," in text and not Path(text[1:]).exists()):
+    if not text.startswith("@") or ("," in text and not os.path.exists(text[1:])):
         return None
     return Path(text[1:])
+
+
+def _labels(text: str, path: Path | None, *, numbered: bool) -> Iterator[_Label]:
+    if path is None:
+        return _inline_labels(text)
+    return _numbered_labels(path) if numbered else _file_labels(path)
 
 
 def _inline_labels(text: str) -> Iterator[_Label]:
@@ -144,8 +151,10 @@ def _is_control(character: str) -> bool:
 
 
 def _refuse_near_builtin(entry: str) -> None:
+    if "_" not in entry and not any(character.isdigit() for character in entry):
+        return
     close = difflib.get_close_matches(entry.lower(), builtin_names(), n=1, cutoff=0.8)
-    if close and ("_" in entry or any(character.isdigit() for character in entry)):
+    if close:
         raise VocabularyError(
             f"--labels: no built-in vocabulary {_shown(entry)}; did you mean {close[0]!r}?"
         )

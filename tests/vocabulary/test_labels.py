@@ -47,6 +47,12 @@ def test_files_lists_and_words_can_be_joined(tmp_path) -> None:
     assert vocabulary.seen == ()
 
 
+def test_a_file_can_be_joined_by_more_words_than_a_file_name_is_long(tmp_path) -> None:
+    (tmp_path / "words.txt").write_text("beer\nwine")
+    more = ",".join(f"thing number {index}" for index in range(2000))
+    assert len(parse_labels(f"@{tmp_path}/words.txt,{more}")) == 2002
+
+
 def test_prompt_lists_with_numbers_are_read(tmp_path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("0:invalid_class_id\n1:wall,walls\n2:building,walls\n")
@@ -91,6 +97,7 @@ def test_labels_that_cannot_be_used_are_refused_in_one_sentence(text, message) -
         (b"dog\0cat", "not a text file"),
         (b"dog\n\n,cat", "line 3: the label is empty"),
         (b"dog\ncat/DOG", "line 2: 'DOG' is there already .*line 1"),
+        (b"0:invalid_class_id\n", "no labels"),
         (b"1:dog\ncat", "line 2: 'number:name,synonym' is expected"),
         (b"x" * 2_000_001, "too large"),
     ],
