@@ -4,6 +4,7 @@ Every file appears whole or not at all; what grows with the number of images is 
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from .storage import storage_errors, writing
 from .structures import Instances, Segment, Vocabulary
 
 PNG_COMPRESSION = 1  # small maps and drawings: six times faster than the default, 10 % larger
-_LONGEST_STEM = 180
+_LONGEST_STEM = 180  # bytes; file systems allow 255 with suffix and temporary name
 _EIGHT_BIT_CLASSES = 256
 
 
@@ -31,8 +32,11 @@ class OutputNames:
         self._taken: set[str] = set()
 
     def name_for(self, path: Path) -> str:
-        """The file's name without suffix, numbered where an earlier input had the same."""
-        stem = path.stem[:_LONGEST_STEM] or "image"
+        """The file's name without suffix, numbered where an earlier input had the same.
+
+        Bytes that are no text are left out, long names are cut.
+        """
+        stem = os.fsencode(path.stem)[:_LONGEST_STEM].decode("utf-8", "ignore") or "image"
         name, number = stem, 1
         while name.casefold() in self._taken:
             number += 1
@@ -179,7 +183,7 @@ class JsonLines:
             StorageError: no space left.
         """
         with storage_errors(self._path):
-            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.write(_json(record) + "\n")
 
 
 @contextmanager
@@ -209,8 +213,8 @@ class PanopticJson:
             StorageError: no space left.
         """
         with storage_errors(self._path):
-            self._file.write(self._separator + json.dumps(annotation, ensure_ascii=False))
-            self._images.write(self._separator + json.dumps(image, ensure_ascii=False))
+            self._file.write(self._separator + _json(annotation))
+            self._images.write(self._separator + _json(image))
         self._separator = ",\n"
 
 
@@ -230,7 +234,7 @@ def panoptic_json(path: Path, classes: Sequence[dict[str, Any]]) -> Iterator[Pan
         temporary.open("w", encoding="utf-8") as file,
         TemporaryFile("w+", encoding="utf-8", dir=path.parent) as images,
     ):
-        file.write(f'{{"categories": {json.dumps(list(classes), ensure_ascii=False)},\n')
+        file.write(f'{{"categories": {_json(list(classes))},\n')
         file.write('"annotations": [')
         yield PanopticJson(file, images, path)
         file.write('],\n"images": [')
@@ -238,6 +242,16 @@ def panoptic_json(path: Path, classes: Sequence[dict[str, Any]]) -> Iterator[Pan
         while block := images.read(1 << 20):
             file.write(block)
         file.write("]}\n")
+
+
+def _json(value: Any) -> str:
+    """Readable, but for file names that are no text: these are escaped, and come back as given."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
 
 
 def _box(mask: np.ndarray) -> list[int]:

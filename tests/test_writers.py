@@ -36,6 +36,16 @@ def test_equal_stems_get_different_names() -> None:
     assert [names.name_for(Path(path)) for path in paths] == ["x", "x-2", "X-3", "x-2-2", "y"]
 
 
+@pytest.mark.parametrize("stem", ["語" * 83, "x" * 250, "\udce9", "caf\udce9"])
+def test_names_that_are_long_or_no_text_can_be_written(tmp_path, stem) -> None:
+    name = OutputNames().name_for(Path(f"{stem}.jpg"))
+    write_png(tmp_path / f"{name}.png", Image.new("L", (1, 1)))
+    with json_lines(tmp_path / "a.jsonl") as lines:
+        lines.add({"file_name": f"{stem}.jpg", "category": "Straße"})
+    assert json.loads((tmp_path / "a.jsonl").read_text("utf-8"))["file_name"] == f"{stem}.jpg"
+    assert sorted(os.listdir(tmp_path)) == sorted(["a.jsonl", f"{name}.png"])
+
+
 def test_panoptic_ids_survive_the_png(tmp_path) -> None:
     ids = torch.tensor([[0, 1, 255], [256, 65536, 2**24 - 1]], dtype=torch.int32)
     write_png(tmp_path / "a.png", panoptic_image(ids))
