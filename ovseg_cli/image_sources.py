@@ -45,7 +45,7 @@ def image_paths(
         InputError: there is nothing of that name, no image in the folder, or no usable list.
     """
     if source == "-":
-        yield from _listed(stdin or sys.stdin, "stdin")
+        yield from _listed(sys.stdin if stdin is None else stdin, "stdin")
     elif source.startswith("@"):
         yield from _listed_in_file(Path(source[1:]))
     elif os.path.isdir(source):

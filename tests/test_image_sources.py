@@ -56,6 +56,11 @@ def test_a_list_is_read_as_it_comes() -> None:
     assert next(image_paths("-", stdin=lines())) == Path("first.png")
 
 
+def test_an_empty_list_that_is_handed_in_is_not_stdin() -> None:
+    with pytest.raises(InputError, match="stdin: the list of images is empty"):
+        list(image_paths("-", stdin=[]))
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -228,11 +228,11 @@ def _inputs(
     sources: Sequence[str], options: PredictOptions, folder: Path, stdin: Iterable[str] | None
 ) -> Iterator[tuple[str, Path | InputError]]:
     """(name, path) of every image, (name, error) of every source that names none."""
-    own = [folder.resolve() / name for name in RESULT_FOLDERS]
+    own = [os.path.join(os.path.realpath(folder), name) for name in RESULT_FOLDERS]
     for source in sources:
         try:
             for path in image_paths(source, recursive=options.recursive, stdin=stdin):
-                if str(path) == source or path.resolve().parent not in own:
+                if str(path) == source or os.path.dirname(os.path.realpath(path)) not in own:
                     yield str(path), path
         except InputError as error:
             yield source, error

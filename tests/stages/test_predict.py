@@ -168,6 +168,13 @@ def test_our_own_results_are_no_input(tmp_path, monkeypatch) -> None:
     assert predict(["out/overlays/a.png"], WORDS, halves, Path("out")).images == 1
 
 
+def test_a_link_to_itself_is_one_input_that_failed(tmp_path) -> None:
+    picture(tmp_path / "in" / "b.png")
+    (tmp_path / "in" / "a.png").symlink_to("a.png")
+    result = predict([str(tmp_path / "in")], WORDS, halves, tmp_path / "out")
+    assert result.images == len(result.failures) == 1
+
+
 def test_lists_on_stdin_are_segmented(tmp_path) -> None:
     source = picture(tmp_path / "a.png")
     result = predict(["-"], WORDS, halves, tmp_path / "out", stdin=io.StringIO(f"{source}\n"))
