@@ -95,10 +95,9 @@ def instance_mask(segmentation: Any, size: tuple[int, int]) -> Bool[Tensor, "H W
         raise InputError("'segmentation' is neither polygons nor run lengths")
     reach = 2 * max(size)
     for polygon in segmentation:
-        points = np.asarray(polygon, dtype=np.float64) if _is_numbers(polygon) else np.empty(0)
-        if len(points) < 6 or len(points) % 2:
+        if not _is_numbers(polygon) or len(polygon) < 6 or len(polygon) % 2:
             raise InputError("a polygon needs 3 or more points as x, y in turn")
-        if not np.isfinite(points).all() or np.abs(points).max() > reach:
+        if not all(-reach <= value <= reach for value in polygon):  # nan is not
             raise InputError(f"a polygon leaves the image of {size[0]} x {size[1]} by far")
     packed = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
     return run_length_mask(packed, size)
@@ -115,7 +114,7 @@ def run_length_mask(rle: dict[str, Any], size: tuple[int, int]) -> Bool[Tensor, 
         InputError: the size is another one, or the lengths do not fill it.
     """
     counts = rle.get("counts")
-    if list(rle.get("size") or []) != list(size):
+    if rle.get("size") not in (list(size), size):
         raise InputError(f"run lengths of size {rle.get('size')}, the image is {list(size)}")
     lengths = unpacked_counts(counts) if isinstance(counts, str | bytes) else counts
     if not isinstance(lengths, list) or not _is_whole(lengths):

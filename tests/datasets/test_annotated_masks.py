@@ -42,6 +42,7 @@ def test_packed_counts_equal_those_that_were_packed(counts: list[int]) -> None:
         ({"size": [10, 10], "counts": [1.5, 98.5]}, "whole numbers"),
         ({"size": [10, 10]}, "whole numbers"),
         ({"counts": [100]}, "run lengths of size None"),
+        ({"size": 10, "counts": [100]}, "run lengths of size 10"),
     ],
 )
 def test_run_lengths_that_do_not_fit_are_refused(rle: dict, message: str) -> None:
@@ -59,6 +60,7 @@ def test_run_lengths_that_do_not_fit_are_refused(rle: dict, message: str) -> Non
         ([["0", 0, 1, 1, 2, 2]], "3 or more points"),
         ([[0, 0, 1, 1, 2, 1e9]], "leaves the image of 10 x 10 by far"),
         ([[0, 0, 1, 1, 2, float("nan")]], "leaves the image of 10 x 10 by far"),
+        ([[0, 0, 1, 1, 2, 10**400]], "leaves the image of 10 x 10 by far"),
     ],
 )
 def test_polygons_that_do_not_fit_are_refused(segmentation: object, message: str) -> None:
