@@ -1,5 +1,6 @@
 """`ovseg demo`: the model in the box on the images that ship with the package."""
 
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,8 @@ def demo(folder: Path = Path("ovseg-demo")) -> DemoResult:
         raise error
     for path in samples:
         _copy(path, folder / "images" / path.name)
-    command = f'ovseg predict {folder / "images"} --model tiny --labels "{NEXT_LABELS}"'
+    images = shlex.quote(str(folder / "images"))
+    command = f'ovseg predict {images} --model tiny --labels "{NEXT_LABELS}"'
     return DemoResult(tuple(_row(record) for record in records), command, notices[0])
 
 

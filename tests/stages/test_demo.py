@@ -1,3 +1,5 @@
+import shlex
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,7 +21,9 @@ def test_the_sample_images_are_drawn_by_the_synthetic_world() -> None:
     shipped = [np.asarray(Image.open(path)) for path in sorted(SAMPLES.glob("*.png"))]
     drawn = sample_scenes()
     assert len(shipped) == len(drawn) == 6
-    assert all((image == scene).all() for image, scene in zip(shipped, drawn, strict=True))
+    for image, scene in zip(shipped, drawn, strict=True):  # processors differ in the last bit
+        assert image.shape == scene.shape
+        assert (image != scene).mean() < 1e-3
 
 
 def test_the_sample_images_can_be_drawn_again(tmp_path) -> None:
@@ -44,3 +48,9 @@ def test_missing_sample_images_are_told(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(stage, "SAMPLES", tmp_path)
     with pytest.raises(InputError, match="install ovseg again"):
         demo(tmp_path / "out")
+
+
+def test_the_next_command_can_be_pasted_whatever_the_folders_name(tmp_path, tiny) -> None:
+    folder = tmp_path / "my demo"
+    words = shlex.split(demo(folder).command)
+    assert words[:3] == ["ovseg", "predict", str(folder / "images")]
