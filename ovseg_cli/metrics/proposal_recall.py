@@ -56,7 +56,7 @@ class ProposalRecall:
         masks, labels = masks[~is_crowd], labels[~is_crowd]
         best = np.zeros(len(masks))
         if len(proposals) and len(masks):
-            best = mask_iou(proposals, masks).amax(0).double().cpu().numpy()
+            best = mask_iou(proposals, masks).amax(0).cpu().double().numpy()
         classes = labels.cpu().numpy()
         np.add.at(self.covered, classes, best[:, None] >= np.array(THRESHOLDS) - 1e-6)
         np.add.at(self.annotated, classes, 1)
