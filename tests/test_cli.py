@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -37,11 +38,16 @@ def test_help_comes_without_torch():
         "heavy = {'torch', 'open_clip', 'numpy', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    start = time.process_time()
+    start = cpu_seconds_of_children()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "train-proposals" in done.stdout
-    assert time.process_time() - start < 1
+    assert cpu_seconds_of_children() - start < 1
+
+
+def cpu_seconds_of_children():
+    used = os.times()
+    return used.children_user + used.children_system
 
 
 @pytest.mark.parametrize("command", sorted(OPTIONS))
