@@ -43,6 +43,8 @@ def imported_parts(path):
             base = package[: len(package) - node.level + 1]
             full = base + (node.module.split(".") if node.module else [])
             names = [full] if len(full) > 1 else [[*full, a.name] for a in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "ovseg_cli":
+            names = [["ovseg_cli", alias.name] for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [(node.module or "").split(".")]
         elif isinstance(node, ast.Import):
