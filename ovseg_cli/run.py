@@ -141,6 +141,21 @@ class Run:
                 return name
         return None
 
+    def changed_inputs(self, artifact: str) -> tuple[str, ...]:
+        """The artifacts that one was made from and that are not the same any more.
+
+        Args:
+            artifact: `kind/name`; its newest record counts, and without one nothing is known.
+        """
+        records = [entry for entry in self.manifest() if entry["artifact"] == artifact]
+        inputs = records[-1].get("inputs") or {} if records else {}
+        there = [name for name in inputs if self.has_artifact(*name.split("/", 1))]
+        return tuple(
+            name
+            for name in there
+            if file_hash(self.artifact_path(*name.split("/", 1))) != inputs[name]
+        )
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keeps other processes from writing here meanwhile.

@@ -6,6 +6,7 @@ import torch
 
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.loading import clip_from_artifact, load_open_clip, load_weights
+from ovseg_cli.errors import CheckpointError
 from ovseg_cli.mask_encoders import MASK_ENCODERS, MaskEncoder
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.proposers import PROPOSERS, Proposer
@@ -73,7 +74,7 @@ def mask_encoder_of(
 
     Raises:
         RunError: the run directory has no tuned weights.
-        CheckpointError: weights that are damaged or of another model.
+        CheckpointError: weights that are damaged, of another model, or tuned for an earlier CLIP.
     """
     target, options = choose("mask_encoder", encoder_section(recipe), MASK_ENCODERS)
     encoder: Any = build("mask_encoder", options, target, clip=clip, seed=recipe.seed)
@@ -81,6 +82,11 @@ def mask_encoder_of(
         if has_tuned_queries(recipe):
             tensors, _ = run.load_artifact("clip", TUNED)
             source = str(run.artifact_path("clip", TUNED))
+            if "clip/base" in run.changed_inputs(f"clip/{TUNED}"):
+                raise CheckpointError(
+                    f"{source}: tuned for an earlier clip/base; tune the new one with "
+                    f"'ovseg tune-clip --run {run.path}'"
+                )
             encoder.load_tuned_tensors(tensors, source=source)
         encoder.to(device).eval()
     return encoder

@@ -13,7 +13,7 @@ import torch
 from ..device import Precision, PrecisionChoice, checked_precision, select_device
 from ..errors import RecipeError
 from ..recipe import Recipe
-from ..run import Run, StageRecord, fingerprint_of
+from ..run import Run, StageRecord, file_hash, fingerprint_of
 from ..training import distributed
 from ..training.checkpoint import Checkpoint
 
@@ -138,6 +138,21 @@ def run_stage(
     finally:
         if started:
             distributed.stop()
+
+
+def annotation_hashes(settings: Settings, *names: str) -> dict[str, str]:
+    """Hashes of the dataset's annotation files, for `run_stage`; what is missing is left out.
+
+    Args:
+        settings: the recipe names the dataset.
+        names: of files in its folder `annotations`.
+
+    Raises:
+        RecipeError: the recipe names no dataset, or no such folder exists.
+    """
+    folder = dataset_root(settings) / "annotations"
+    there = [name for name in names if (folder / name).is_file()]
+    return {f"annotations/{name}": file_hash(folder / name) for name in there}
 
 
 def dataset_root(settings: Settings) -> Path:

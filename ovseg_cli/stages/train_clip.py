@@ -18,7 +18,13 @@ from ovseg_cli.stages.caption_batches import (
     PhaseOptions,
     check_phases,
 )
-from ovseg_cli.stages.session import Outcome, Settings, dataset_root, run_stage
+from ovseg_cli.stages.session import (
+    Outcome,
+    Settings,
+    annotation_hashes,
+    dataset_root,
+    run_stage,
+)
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import LoopOptions, fit
 from ovseg_cli.training.optimizer import adamw, schedule
@@ -66,18 +72,20 @@ def train_clip(settings: Settings) -> Outcome:
         RecipeError: an option that cannot be used.
         InputError: captions or images that cannot be read.
     """
+    options = build("train_clip", settings.recipe.section("train_clip"), TrainClipOptions)
+    captions = [f"captions_{phase.split}.json" for phase in options.phases]
     return run_stage(
         settings,
         "train-clip",
-        lambda fingerprint: _trained(settings, fingerprint),
+        lambda fingerprint: _trained(settings, options, fingerprint),
         artifact="clip/base",
         sections=SECTIONS,
+        inputs=annotation_hashes(settings, *captions),
     )
 
 
-def _trained(settings: Settings, fingerprint: str) -> dict[str, Any]:
+def _trained(settings: Settings, options: TrainClipOptions, fingerprint: str) -> dict[str, Any]:
     recipe = settings.recipe
-    options = build("train_clip", recipe.section("train_clip"), TrainClipOptions)
     torch.manual_seed(recipe.seed)
     clip = build("clip", _architecture(recipe), build_small_clip)
     grid, patch_size = clip.visual.grid_size[0], clip.visual.patch_size[0]

@@ -16,7 +16,13 @@ from ovseg_cli.errors import InputError, RecipeError
 from ovseg_cli.losses.set_criterion import MaskTargets, SetCriterion, seed_of
 from ovseg_cli.proposers import PROPOSERS, Mask2Former
 from ovseg_cli.recipe import build, choose
-from ovseg_cli.stages.session import Outcome, Settings, dataset_root, run_stage
+from ovseg_cli.stages.session import (
+    Outcome,
+    Settings,
+    annotation_hashes,
+    dataset_root,
+    run_stage,
+)
 from ovseg_cli.structures import Sample
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import LoopOptions, fit
@@ -196,25 +202,29 @@ def train_proposals(settings: Settings) -> Outcome:
         InputError: the dataset has no annotated masks.
         CheckpointError: the backbone's weights cannot be had.
     """
+    section = settings.recipe.section("train_proposals")
+    options = build("train_proposals", section, TrainProposalsOptions)
+    split = settings.recipe.section("dataset").get("train", "train")
     return run_stage(
         settings,
         "train-proposals",
-        lambda fingerprint: _trained(settings, fingerprint),
+        lambda fingerprint: _trained(settings, options, split, fingerprint),
         artifact="proposals/teacher",
         sections=SECTIONS,
+        inputs=annotation_hashes(settings, f"{options.annotations}_{split}.json"),
     )
 
 
-def _trained(settings: Settings, fingerprint: str) -> dict[str, Any]:
+def _trained(
+    settings: Settings, options: TrainProposalsOptions, split: str, fingerprint: str
+) -> dict[str, Any]:
     recipe, device = settings.recipe, settings.device
-    options = build("train_proposals", recipe.section("train_proposals"), TrainProposalsOptions)
     _check(options)
     torch.manual_seed(recipe.seed)
     name, proposer = built_proposer(recipe.section("proposer"))
     if options.backbone_weights != "none":
         architecture = recipe.section("proposer").get("backbone", "resnet50")
         load_backbone(proposer.backbone, options.backbone_weights, architecture=architecture)
-    split = recipe.section("dataset").get("train", "train")
     dataset = CocoDataset(dataset_root(settings), split, annotations=options.annotations)
     examples = ProposalExamples(dataset, options, seed=recipe.seed)
     criterion = options.criterion()

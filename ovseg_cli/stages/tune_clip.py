@@ -8,9 +8,15 @@ from ovseg_cli.classification import Classification
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import RecipeError, UsageError
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
-from ovseg_cli.recipe import build, choose, options_for
-from ovseg_cli.run import Run, file_hash
-from ovseg_cli.stages.session import Outcome, Settings, dataset_root, run_stage
+from ovseg_cli.recipe import Recipe, build, choose, options_for
+from ovseg_cli.run import file_hash
+from ovseg_cli.stages.session import (
+    Outcome,
+    Settings,
+    annotation_hashes,
+    dataset_root,
+    run_stage,
+)
 from ovseg_cli.stages.tune_masq import (
     MasqExamples,
     MasqOptions,
@@ -45,7 +51,7 @@ def tune_clip(settings: Settings, *, mode: str = "masq") -> Outcome:
         lambda fingerprint: MODES[mode](settings, fingerprint),
         artifact=f"clip/{mode}",
         sections=SECTIONS,
-        inputs=_inputs(settings.run),
+        inputs=_inputs(settings),
     )
 
 
@@ -61,7 +67,7 @@ def tune_masq(settings: Settings, fingerprint: str) -> dict[str, Any]:
     classification = build("classification", recipe.section("classification"), Classification)
     encoder_options = masq_encoder_options(recipe.section("mask_encoder"))
     _check(options, encoder_options, classification)
-    dataset = CocoDataset(dataset_root(settings), recipe.section("dataset").get("train", "train"))
+    dataset = CocoDataset(dataset_root(settings), _split(recipe))
     encoder = MaskClassTokens(
         clip_of(settings.run, recipe), **encoder_options, seed=recipe.seed
     ).to(device)
@@ -145,11 +151,20 @@ def _check(
         )
 
 
-def _inputs(run: Run) -> dict[str, str]:
-    """The artifacts that decide the result, with their hashes."""
-    artifacts = (("clip", "base"), ("proposals", proposals_name(run)))
-    return {
+def _inputs(settings: Settings) -> dict[str, str]:
+    """The artifacts and annotations that decide the result, with their hashes."""
+    run, recipe = settings.run, settings.recipe
+    artifacts = [("proposals", proposals_name(run))]
+    if recipe.section("clip").get("name") != "open_clip":
+        artifacts.append(("clip", "base"))
+    hashes = {
         f"{kind}/{name}": file_hash(run.artifact_path(kind, name))
         for kind, name in artifacts
         if run.has_artifact(kind, name)
     }
+    annotations = (f"panoptic_{_split(recipe)}.json", "vocabulary.json")
+    return hashes | annotation_hashes(settings, *annotations)
+
+
+def _split(recipe: Recipe) -> str:
+    return str(recipe.section("dataset").get("train", "train"))

@@ -11,7 +11,7 @@ from torch import nn
 from ovseg_cli.errors import CheckpointError
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run
-from ovseg_cli.stages.session import Settings, run_stage
+from ovseg_cli.stages.session import Settings, annotation_hashes, run_stage
 from ovseg_cli.training.loop import LoopOptions, fit
 from ovseg_cli.training.optimizer import adamw, schedule
 from ovseg_cli.training.signals import Interrupted
@@ -77,3 +77,15 @@ def test_a_damaged_checkpoint_is_named(settings):
     with pytest.raises(CheckpointError, match="--restart"):
         trained(settings, [])
     assert not trained(replace(settings, restart=True), []).already_done
+
+
+def test_changed_annotations_change_the_fingerprint_of_what_is_learned_from_them(tmp_path):
+    file = tmp_path / "shapes" / "annotations" / "panoptic_train.json"
+    file.parent.mkdir(parents=True)
+    settings = Settings(Run(tmp_path), Recipe("r", sections={"dataset": {"root": "shapes"}}))
+    hashes = []
+    for content in ("{}", "[]"):
+        file.write_text(content)
+        hashes.append(annotation_hashes(settings, file.name, "missing.json"))
+    assert hashes[0].keys() == {"annotations/panoptic_train.json"}
+    assert hashes[0] != hashes[1]

@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from ovseg_cli.checkpoints.run_parts import clip_of, mask_encoder_of
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.small import build_small_clip
 from ovseg_cli.datasets.coco import CocoDataset
-from ovseg_cli.errors import RecipeError, RunError, UsageError
+from ovseg_cli.errors import CheckpointError, RecipeError, RunError, UsageError
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.proposers import Mask2Former
 from ovseg_cli.recipe import Recipe
@@ -275,3 +276,17 @@ def test_a_gpu_tunes_to_about_the_same_weights(settings: Settings) -> None:
     tune_clip(replace(settings, device=torch.device("cuda"), restart=True))
     for name, value in artifact(settings).items():
         torch.testing.assert_close(value, expected[name], atol=1e-3, rtol=0)
+
+
+def test_what_was_tuned_for_an_earlier_clip_is_refused(settings: Settings) -> None:
+    device = torch.device("cpu")
+    tune_clip(settings)
+    clip = clip_of(settings.run, settings.recipe)
+    mask_encoder_of(settings.run, settings.recipe, clip, device=device)
+    tensors, model = settings.run.load_artifact("clip", "base")
+    changed_tensors = {name: value + 1 for name, value in tensors.items()}
+    settings.run.save_artifact("clip", "base", changed_tensors, model)
+    with pytest.raises(CheckpointError, match="tuned for an earlier clip/base"):
+        mask_encoder_of(settings.run, settings.recipe, clip, device=device)
+    assert not tune_clip(settings).already_done
+    mask_encoder_of(settings.run, settings.recipe, clip, device=device)
