@@ -1,14 +1,14 @@
 """Training of the proposer as a stage, by one process and by two."""
 
 import os
-import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import InputError, RecipeError
@@ -97,21 +97,17 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, shapes):
 
 def test_two_processes_reach_the_weights_of_one(tmp_path, shapes):
     train_proposals(settings(tmp_path / "one", shapes))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(one_of_two, (str(tmp_path / "two"), str(shapes), port), nprocs=2)
+    of_two = settings(tmp_path / "two", shapes)
+    of_two.run.save_recipe(of_two.recipe)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    stage = ["--nproc-per-node=2", "-m", "--", "ovseg_cli", "train-proposals", "--device=cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OVSEG_RUN": str(tmp_path / "two")}
+    subprocess.run(
+        [*torchrun, *stage], check=True, env=environment, capture_output=True, timeout=120
+    )
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, tensor in one.items():
         assert torch.allclose(tensor, two[name], atol=2e-6), name
-
-
-def one_of_two(rank: int, folder: str, shapes: str, port: int) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(
-        RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
-    train_proposals(settings(Path(folder), Path(shapes)))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
