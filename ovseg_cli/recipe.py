@@ -8,10 +8,10 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from .errors import RecipeError
 
@@ -33,6 +33,10 @@ SECTIONS = (
     "evaluate",
 )
 MAX_BYTES = 1_000_000
+RANGE_ERRORS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,9 @@ def options_for(
         for key, p in inspect.signature(target).parameters.items()
         if key not in given and p.kind is not p.VAR_KEYWORD and key != "self"
     }
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    hints = typing.get_type_hints(
+        target.__init__ if inspect.isclass(target) else target, include_extras=True
+    )
     for key in options:
         if key not in parameters:
             raise RecipeError(
@@ -194,7 +200,7 @@ def choose(section: str, options: dict[str, Any], table: dict[str, T]) -> tuple[
     name = rest.pop("name", None)
     if name is None:
         raise RecipeError(f"[{section}] name is missing; one of {', '.join(table)}")
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise RecipeError(
             f"[{section}] name: there is no {name!r}{_suggestion(str(name), list(table))}"
         )
@@ -241,7 +247,7 @@ def _checked(content: dict[str, Any], name: str) -> Recipe:
             raise RecipeError(
                 f"{name}: section {key} is a mapping of options, found {_kind(value)}"
             )
-    seed = _coerced(name, "seed", content.pop("seed", 0), int)
+    seed = _coerced(name, "seed", content.pop("seed", 0), Seed)
     return Recipe(name, seed, {key: dict(value or {}) for key, value in content.items()})
 
 
@@ -254,7 +260,15 @@ def _coerced(section: str, key: str, value: Any, hint: Any) -> Any:
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
-        raise RecipeError(wanted) from error
+        raise RecipeError(_out_of_range(section, key, error) or wanted) from error
+
+
+def _out_of_range(section: str, key: str, error: ValidationError) -> str | None:
+    first = error.errors()[0]
+    if first["type"] not in RANGE_ERRORS:
+        return None
+    bound = first["msg"].removeprefix("Input should be ")
+    return f"[{section}] {key}: {json.dumps(first['input'], default=str)} is not {bound}"
 
 
 def _allows(hint: Any, kind: type) -> bool:
@@ -263,9 +277,16 @@ def _allows(hint: Any, kind: type) -> bool:
 
 
 def _hint_name(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(str(value) for value in typing.get_args(hint))
-    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(str(value) for value in arguments)
+    if origin is Annotated:
+        return _hint_name(arguments[0])
+    if origin in (types.UnionType, typing.Union):
+        return " | ".join(_hint_name(member) for member in arguments)
+    if hint is types.NoneType:
+        return "None"
+    return getattr(hint, "__name__", str(hint)) if not arguments else str(hint)
 
 
 def _label(target: Any) -> str:

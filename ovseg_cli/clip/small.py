@@ -13,8 +13,11 @@ import open_clip
 import torch
 from jaxtyping import Float, Int, UInt8
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ovseg_cli.errors import RecipeError
 
 VOCABULARY_SIZE = 49408
 
@@ -46,17 +49,17 @@ class ConvStem(nn.Sequential):
 
 def build_small_clip(
     *,
-    embed_dim: int = 128,
-    image_size: int = 128,
-    patch_size: int = 8,
-    width: int = 128,
-    layers: int = 3,
-    heads: int = 4,
-    text_width: int = 96,
-    text_layers: int = 1,
-    text_heads: int = 4,
-    token_width: int = 32,
-    context_length: int = 32,
+    embed_dim: PositiveInt = 128,
+    image_size: PositiveInt = 128,
+    patch_size: PositiveInt = 8,
+    width: PositiveInt = 128,
+    layers: PositiveInt = 3,
+    heads: PositiveInt = 4,
+    text_width: PositiveInt = 96,
+    text_layers: PositiveInt = 1,
+    text_heads: PositiveInt = 4,
+    token_width: PositiveInt = 32,
+    context_length: PositiveInt = 32,
     stem: Literal["patch", "conv"] = "conv",
 ) -> open_clip.CLIP:
     """An untrained CLIP of open_clip's architecture.
@@ -76,14 +79,24 @@ def build_small_clip(
         stem: one "patch" projection as in ViT, or convolutions.
 
     Raises:
-        ValueError: sizes that do not divide one another.
+        RecipeError: sizes that do not divide one another.
     """
-    if image_size % patch_size or width % heads or text_width % text_heads:
-        raise ValueError(
-            "image_size / patch_size, width / heads, text_width / text_heads: no remainder"
-        )
+    quotients = (
+        ("image_size", image_size, "patch_size", patch_size),
+        ("width", width, "heads", heads),
+        ("text_width", text_width, "text_heads", text_heads),
+    )
+    for name, size, divisor_name, divisor in quotients:
+        if size % divisor:
+            raise RecipeError(
+                f"[clip] {name}: {size} is not a multiple of {divisor_name} ({divisor}); "
+                "choose one that is"
+            )
     if stem == "conv" and patch_size & (patch_size - 1):
-        raise ValueError(f"patch_size {patch_size}: the conv stem needs a power of two")
+        raise RecipeError(
+            f"[clip] patch_size: {patch_size} is not a power of two, as the conv stem needs; "
+            "choose one, or set stem to patch"
+        )
     vision = CLIPVisionCfg(
         layers=layers,
         width=width,

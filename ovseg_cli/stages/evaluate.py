@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from ovseg_cli.checkpoints.run_parts import artifacts_of
@@ -58,9 +59,9 @@ class EvaluateOptions:
     oracle_masks: bool = False
     mask_accuracy: bool = True
     crop_accuracy: bool = True
-    crop_scale: float = 1.1
-    crop_side: int | None = None
-    images: int | None = None
+    crop_scale: PositiveFloat = 1.1
+    crop_side: PositiveInt | None = None
+    images: PositiveInt | None = None
 
 
 @dataclass(frozen=True)

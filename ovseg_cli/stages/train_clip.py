@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from ovseg_cli.clip.encoder import OPENAI_MEAN, OPENAI_STD
@@ -11,7 +12,7 @@ from ovseg_cli.clip.small import PairEncoder, build_small_clip
 from ovseg_cli.device import PrecisionChoice
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.losses.contrastive import contrastive_losses
-from ovseg_cli.recipe import Recipe, build
+from ovseg_cli.recipe import Recipe, Share, build
 from ovseg_cli.stages.caption_batches import (
     CaptionBatch,
     PhasedBatches,
@@ -51,14 +52,14 @@ class TrainClipOptions:
     """
 
     phases: tuple[PhaseOptions, ...]
-    steps: int = 3000
-    lr: float = 2e-3
-    weight_decay: float = 0.05
-    warmup: int = 100
-    gradient_clip: float = 1.0
-    captions_per_image: int = 2
-    rehearsal: float = 0.15
-    max_scale: float = 100.0
+    steps: PositiveInt = 3000
+    lr: NonNegativeFloat = 2e-3
+    weight_decay: NonNegativeFloat = 0.05
+    warmup: NonNegativeInt = 100
+    gradient_clip: NonNegativeFloat = 1.0
+    captions_per_image: PositiveInt = 2
+    rehearsal: Share = 0.15
+    max_scale: PositiveFloat = 100.0
     precision: PrecisionChoice = "fp32"
 
 

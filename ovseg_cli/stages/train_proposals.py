@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from ovseg_cli.checkpoints.mask2former import load_backbone
@@ -15,7 +16,7 @@ from ovseg_cli.device import Precision
 from ovseg_cli.errors import InputError, RecipeError
 from ovseg_cli.losses.set_criterion import MaskTargets, SetCriterion, seed_of
 from ovseg_cli.proposers import PROPOSERS, Mask2Former
-from ovseg_cli.recipe import build, choose
+from ovseg_cli.recipe import Share, build, choose
 from ovseg_cli.stages.session import (
     Outcome,
     Settings,
@@ -62,30 +63,30 @@ class TrainProposalsOptions:
         cached_images: decoded images kept in memory; a set that fits is decoded once.
     """
 
-    steps: int = 100_000
-    batch_size: int = 16
+    steps: PositiveInt = 100_000
+    batch_size: PositiveInt = 16
     annotations: Literal["panoptic", "instances"] = "panoptic"
     augmentation: Literal["jitter", "squash"] = "jitter"
-    image_size: int = 1024
-    smallest_scale: float = 0.1
-    largest_scale: float = 2.0
+    image_size: PositiveInt = 1024
+    smallest_scale: PositiveFloat = 0.1
+    largest_scale: PositiveFloat = 2.0
     backbone_weights: str = "imagenet"
-    lr: float = 1e-4
-    backbone_lr_factor: float = 0.1
-    weight_decay: float = 0.05
+    lr: NonNegativeFloat = 1e-4
+    backbone_lr_factor: NonNegativeFloat = 0.1
+    weight_decay: NonNegativeFloat = 0.05
     decay: Decay = "none"
-    milestone: float = 0.9
-    warmup: int = 0
-    gradient_clip: float = 0.01
-    class_weight: float = 2.0
-    mask_weight: float = 5.0
-    dice_weight: float = 5.0
-    no_object_weight: float = 0.1
-    points: int = 12544
-    oversample: float = 3.0
-    importance: float = 0.75
+    milestone: Share = 0.9
+    warmup: NonNegativeInt = 0
+    gradient_clip: NonNegativeFloat = 0.01
+    class_weight: NonNegativeFloat = 2.0
+    mask_weight: NonNegativeFloat = 5.0
+    dice_weight: NonNegativeFloat = 5.0
+    no_object_weight: NonNegativeFloat = 0.1
+    points: PositiveInt = 12544
+    oversample: Annotated[float, Field(ge=1)] = 3.0
+    importance: Share = 0.75
     normaliser: Literal["global", "process"] = "global"
-    cached_images: int = 0
+    cached_images: NonNegativeInt = 0
 
     def criterion(self) -> SetCriterion:
         """The loss's share of the options."""
@@ -302,7 +303,7 @@ def _generator(*parts: int) -> torch.Generator:
 
 def _check(options: TrainProposalsOptions) -> None:
     processes = distributed.world_size()
-    if options.batch_size % processes or options.batch_size < processes:
+    if options.batch_size % processes:
         raise RecipeError(
             f"[train_proposals] batch_size: {options.batch_size} images cannot be shared out among "
             f"{processes} processes; choose a multiple"

@@ -134,10 +134,15 @@ def _check(
     options: MasqOptions, encoder_options: dict[str, Any], classification: Classification
 ) -> None:
     processes = distributed.world_size()
-    if options.batch_size % processes or options.batch_size < processes:
+    if options.batch_size % processes:
         raise RecipeError(
             f"[tune_clip] batch_size: {options.batch_size} images cannot be shared out among "
             f"{processes} processes; choose a multiple"
+        )
+    if options.masks != "ground_truth" and options.image_size % 32:
+        raise RecipeError(
+            f"[tune_clip] image_size: {options.image_size} is not a multiple of 32, as the "
+            "proposer needs"
         )
     if options.tuned_share != 1 and encoder_options.get("query_init") != "clip":
         raise RecipeError(

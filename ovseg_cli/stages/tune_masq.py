@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -21,6 +22,7 @@ from ovseg_cli.errors import InputError
 from ovseg_cli.losses.classification import IGNORED, assign_labels, weighted_cross_entropy
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.proposers import Proposer
+from ovseg_cli.recipe import Share
 from ovseg_cli.structures import Frame, FramedImage, Sample, TextEmbeddings, Vocabulary
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import LoopOptions
@@ -55,23 +57,23 @@ class MasqOptions:
             et al., CVPR 2022) and needs query_init "clip".
     """
 
-    steps: int = 10_000
-    batch_size: int = 4
-    image_size: int = 1024
+    steps: PositiveInt = 10_000
+    batch_size: PositiveInt = 4
+    image_size: PositiveInt = 1024
     flip: bool = True
     masks: Masks = "proposals"
     overlap: Literal["dice", "iou"] = "dice"
-    overlap_threshold: float = 0.6
-    background_weight: float = 0.1
-    loss_weight: float = 2.0
+    overlap_threshold: Share = 0.6
+    background_weight: NonNegativeFloat = 0.1
+    loss_weight: NonNegativeFloat = 2.0
     per_process_mean: bool = False
-    lr: float = 1e-4
-    weight_decay: float = 0.05
+    lr: NonNegativeFloat = 1e-4
+    weight_decay: NonNegativeFloat = 0.05
     decay: Decay = "step"
-    milestone: float = 0.9
-    warmup: int = 0
-    gradient_clip: float = 0.01
-    tuned_share: float = 1.0
+    milestone: Share = 0.9
+    warmup: NonNegativeInt = 0
+    gradient_clip: NonNegativeFloat = 0.01
+    tuned_share: NonNegativeFloat = 1.0
 
     def loop(self, precision: Precision) -> LoopOptions:
         """The training loop's share of the options."""

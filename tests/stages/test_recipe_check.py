@@ -30,6 +30,16 @@ def test_the_tiny_recipe_differs_from_the_papers_in_numbers_only():
         ("mask_encoder: {name: mask_class_tokens, query: old}", "expected one of clip, new"),
         ("dataset: {train: x}", r"\[dataset\] root is missing"),
         ("train_clip: {phases: [{split: a}]}", r"\[train_clip\] phases"),
+        ("tune_clip: {steps: 0}", r"\[tune_clip\] steps: 0 is not greater than 0"),
+        ("tune_clip: {milestone: 1.5}", "milestone: 1.5 is not less than or equal to 1"),
+        ("train_proposals: {lr: -1.0}", r"lr: -1.0 is not greater than or equal to 0"),
+        ("train_proposals: {lr: .nan}", "lr: NaN is not greater"),
+        ("train_proposals: {steps: many}", 'steps: expected int, found "many"'),
+        ("proposer: {name: mask2former, heads: 0}", r"\[proposer\] heads: 0 is not"),
+        ("proposer: {name: [mask2former]}", r"\[proposer\] name: there is no"),
+        ("clip: {name: small, layers: -3}", r"\[clip\] layers: -3 is not"),
+        ("evaluate: {images: x}", r"images: expected int \| None"),
+        ("seed: -1", "seed: -1 is not"),
     ],
 )
 def test_a_wrong_option_of_any_section_is_found_at_once(text, message):

@@ -290,3 +290,9 @@ def test_what_was_tuned_for_an_earlier_clip_is_refused(settings: Settings) -> No
         mask_encoder_of(settings.run, settings.recipe, clip, device=device)
     assert not tune_clip(settings).already_done
     mask_encoder_of(settings.run, settings.recipe, clip, device=device)
+
+
+def test_an_image_size_that_the_proposer_cannot_take_is_named(settings: Settings) -> None:
+    odd = changed(settings, "tune_clip", image_size=100)
+    with pytest.raises(RecipeError, match=r"\[tune_clip\] image_size: 100 is not a multiple of 32"):
+        tune_clip(odd)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from ...errors import RecipeError
@@ -48,17 +49,17 @@ class Mask2Former(nn.Module):
         self,
         *,
         backbone: Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50",
-        backbone_width: int = 64,
+        backbone_width: PositiveInt = 64,
         backbone_norm: Literal["frozen_batch", "group"] = "frozen_batch",
-        hidden_dim: int = 256,
-        mask_dim: int = 256,
-        queries: int = 100,
-        heads: int = 8,
-        encoder_layers: int = 6,
-        encoder_feedforward_dim: int = 1024,
-        sampling_points: int = 4,
-        decoder_layers: int = 9,
-        feedforward_dim: int = 2048,
+        hidden_dim: PositiveInt = 256,
+        mask_dim: PositiveInt = 256,
+        queries: PositiveInt = 100,
+        heads: PositiveInt = 8,
+        encoder_layers: PositiveInt = 6,
+        encoder_feedforward_dim: PositiveInt = 1024,
+        sampling_points: PositiveInt = 4,
+        decoder_layers: PositiveInt = 9,
+        feedforward_dim: PositiveInt = 2048,
     ) -> None:
         super().__init__()
         if hidden_dim % GROUPS or hidden_dim % heads:

@@ -143,7 +143,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if width % _GROUPS:
-            raise RecipeError(f"backbone_width: {width} is not a multiple of {_GROUPS}")
+            raise RecipeError(f"[proposer] backbone_width: {width} is not a multiple of {_GROUPS}")
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = _norm(norm, width)
         self.channels = tuple(width * 2**stage * block.expansion for stage in range(4))
