@@ -103,7 +103,7 @@ def test_two_processes_reach_the_weights_of_one(tmp_path, shapes):
     stage = ["--nproc-per-node=2", "-m", "--", "ovseg_cli", "train-proposals", "--device=cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OVSEG_RUN": str(tmp_path / "two")}
     subprocess.run(
-        [*torchrun, *stage], check=True, env=environment, capture_output=True, timeout=120
+        [*torchrun, *stage], check=True, env=environment, capture_output=True, timeout=300
     )
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, tensor in one.items():
