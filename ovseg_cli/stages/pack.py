@@ -10,7 +10,7 @@ from torch import Tensor
 from ..checkpoints.run_parts import artifacts_of
 from ..datasets.coco import CocoDataset
 from ..errors import RunError, UsageError
-from ..run import Run
+from ..run import Run, file_hash
 from ..segmenter import Segmenter
 from ..storage import write_json, write_text
 from .evaluate import EvaluateOptions, score, scored_vocabulary
@@ -56,11 +56,14 @@ def pack(settings: Settings, folder: Path) -> Packed:
     names = artifacts_of(run, settings.recipe)
     loaded = {name: run.load_artifact(*name.split("/")) for name in names}
     card = _card(settings, names)
+    root = dataset_root(settings)
+    CocoDataset(root, _split(settings))  # if it cannot be read, nothing is written
     for name, (tensors, model) in loaded.items():
         kind, _, part = name.partition("/")
         packed.save_artifact(kind, part, _halved(tensors), model)
     packed.save_recipe(settings.recipe)
-    card["check"] = _check(replace(settings, run=packed), dataset_root(settings))
+    scores = check_scores(replace(settings, run=packed), root)
+    card["check"] = {"split": _split(settings), "images": CHECKED_IMAGES, "scores": scores}
     write_json(folder / CARD, card)
     write_text(folder / "README.md", _readme(card))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -74,8 +77,7 @@ def check_scores(settings: Settings, root: Path) -> dict[str, Any]:
         settings: the packed folder as run directory, its recipe, device.
         root: of the dataset.
     """
-    split = str(settings.recipe.section("dataset").get("test", "test"))
-    dataset = CocoDataset(root, split)
+    dataset = CocoDataset(root, _split(settings))
     segmenter = Segmenter.from_run(settings.run, settings.recipe, device=settings.device)
     vocabulary = scored_vocabulary(dataset.vocabulary, segmenter.vocabulary_options.labels)
     options = EvaluateOptions(images=CHECKED_IMAGES)
@@ -89,9 +91,8 @@ def check_scores(settings: Settings, root: Path) -> dict[str, Any]:
     }
 
 
-def _check(settings: Settings, root: Path) -> dict[str, Any]:
-    scores = check_scores(settings, root)
-    return {"split": "test", "images": CHECKED_IMAGES, "scores": scores}
+def _split(settings: Settings) -> str:
+    return str(settings.recipe.section("dataset").get("test", "test"))
 
 
 def _halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -102,7 +103,7 @@ def _halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _card(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
     stages = [
-        {key: entry[key] for key in ("stage", "artifact", "seconds", "seed", "results")}
+        {key: entry[key] for key in ("stage", "artifact", "seconds", "seed", "device", "results")}
         for entry in _newest_records(settings.run)
         if entry["artifact"] in names
     ]
@@ -123,16 +124,19 @@ def _newest_records(run: Run) -> list[dict[str, Any]]:
 
 
 def _evaluation(run: Run, names: tuple[str, ...]) -> dict[str, Any]:
-    """The newest evaluation of exactly these artifacts."""
+    """The newest evaluation of exactly these artifacts, as they are now."""
+    hashes = {name: file_hash(run.artifact_path(*name.split("/"))) for name in names}
     for entry in reversed(run.manifest()):
         if entry["stage"] != "evaluate":
             continue
         metrics = run.path / entry["results"]["folder"] / "metrics.json"
+        if not metrics.is_file():
+            continue
         content = json.loads(metrics.read_text(encoding="utf-8"))
-        if set(content["artifacts"]) == set(names):
+        if content["artifacts"] == hashes:
             return {"dataset": content["dataset"], "results": content["results"]}
     raise RunError(
-        f"{run.path}: has no evaluation for the model card; make it with "
+        f"{run.path}: has no evaluation of these artifacts for the model card; make it with "
         f"'ovseg evaluate --run {run.path}'"
     )
 
@@ -145,24 +149,33 @@ def _readme(card: dict[str, Any]) -> str:
         ("mask AP50", "instance", "ap50"),
         ("proposal recall at IoU 0.5", "proposal_recall", "recall50"),
     ]
-    lines = [f"| {title} | {_scores(results[key], metric)} |" for title, key, metric in rows]
-    named = results["mask_accuracy"]
-    lines.append(f"| accuracy on annotated masks | {_row(named)} |")
+    lines = [
+        f"| {title} | {_row({name: group.get(key) for name, group in results[metric].items()})} |"
+        for title, metric, key in rows
+        if metric in results
+    ]
+    if "mask_accuracy" in results:
+        lines.append(f"| accuracy on annotated masks | {_row(results['mask_accuracy'])} |")
     table = "\n".join(["| | all | base | novel |", "|---|---|---|---|", *lines])
+    devices = " and ".join(sorted({entry["device"] for entry in card["stages"]}))
     return (
         f"# A small segmenter, packed by ovseg\n\n"
-        f"- Recipe `{card['recipe']}`, seed {card['seed']}; trained on the synthetic set alone "
-        f"(`ovseg datasets make shapes`), on a CPU, in {card['minutes']} minutes of training.\n"
-        "- It knows that set's drawn things and stuff. On photographs it runs, and its answers "
-        "mean nothing.\n"
+        f"- Recipe `{card['recipe']}`, seed {card['seed']}; trained on {_trained_on(card)}, "
+        f"in {card['minutes']} minutes on {devices}.\n"
         "- Weights in fp16; made from a run directory by `ovseg pack`.\n\n"
         f"Scores of the run on {card['evaluation']['dataset']}, in percent:\n\n{table}\n"
     )
 
 
-def _scores(groups: dict[str, Any], metric: str) -> str:
-    return _row({name: groups[name][metric] for name in ("all", "base", "novel")})
+def _trained_on(card: dict[str, Any]) -> str:
+    if not card["shapes"]:
+        return f"`{card['dataset']['root']}`"
+    return (
+        "the synthetic set alone (`ovseg datasets make shapes`): it knows that set's drawn things "
+        "and stuff, and on photographs it runs, but its answers mean nothing"
+    )
 
 
 def _row(values: dict[str, Any]) -> str:
-    return " | ".join(f"{100 * values[name]:.1f}" for name in ("all", "base", "novel"))
+    found = [values.get(name) for name in ("all", "base", "novel")]
+    return " | ".join("-" if value is None else f"{100 * value:.1f}" for value in found)
