@@ -10,6 +10,7 @@ from ovseg_cli.errors import RecipeError, UsageError
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.recipe import Recipe, build, choose, options_for
 from ovseg_cli.run import file_hash
+from ovseg_cli.segmenter import VocabularyOptions
 from ovseg_cli.stages.session import (
     Outcome,
     Settings,
@@ -26,9 +27,18 @@ from ovseg_cli.stages.tune_masq import (
 )
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import fit
+from ovseg_cli.vocabulary.templates import TEMPLATES
 from ovseg_cli.vocabulary.text_embeddings import text_embeddings
 
-SECTIONS = ("clip", "proposer", "mask_encoder", "classification", "dataset", "tune_clip")
+SECTIONS = (
+    "clip",
+    "proposer",
+    "mask_encoder",
+    "vocabulary",
+    "classification",
+    "dataset",
+    "tune_clip",
+)
 
 
 def tune_clip(settings: Settings, *, mode: str = "masq") -> Outcome:
@@ -74,9 +84,11 @@ def tune_masq(settings: Settings, fingerprint: str) -> dict[str, Any]:
     needs_proposals = options.masks != "ground_truth"
     proposer = proposer_of(settings.run, recipe, device=device) if needs_proposals else None
     examples = MasqExamples(dataset, proposer, encoder, options=options, seed=recipe.seed)
+    words = build("vocabulary", recipe.section("vocabulary"), VocabularyOptions)
     texts = text_embeddings(
         seen_vocabulary(dataset.vocabulary),
         encoder.clip.encode_text,
+        templates=TEMPLATES[words.templates],
         background=classification.background,
     ).to(device)
     beginning = {name: value.clone() for name, value in encoder.tuned_tensors().items()}

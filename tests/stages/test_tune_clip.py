@@ -296,3 +296,24 @@ def test_an_image_size_that_the_proposer_cannot_take_is_named(settings: Settings
     odd = changed(settings, "tune_clip", image_size=100)
     with pytest.raises(RecipeError, match=r"\[tune_clip\] image_size: 100 is not a multiple of 32"):
         tune_clip(odd)
+
+
+def test_tuning_puts_words_into_the_templates_of_prediction(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    encode = ClipEncoder.encode_text
+
+    def noted(clip: ClipEncoder, texts: list[str]) -> Tensor:
+        asked.extend(texts)
+        return encode(clip, texts)
+
+    monkeypatch.setattr(ClipEncoder, "encode_text", noted)
+    options = {**CLIP, "context_length": 32}
+    tensors = build_small_clip(**options).state_dict()
+    settings.run.save_artifact(
+        "clip", "base", tensors, {"architecture": "small", "options": options}
+    )
+    tune_clip(changed(settings, "vocabulary", templates="vild"))
+    assert "a photo of a background." in asked
+    assert "background" not in asked
