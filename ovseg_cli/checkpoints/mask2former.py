@@ -174,7 +174,7 @@ def _imagenet(architecture: str) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
             url, map_location="cpu", weights_only=True, progress=False
         )
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch.hub's own is a RuntimeError: a wrong hash
         raise CheckpointError(
             f"{url}: cannot be downloaded ({error}); download it elsewhere and set "
             "train_proposals.backbone_weights to the file, or to none"

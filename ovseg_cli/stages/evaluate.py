@@ -118,8 +118,7 @@ def evaluate(
         results, per_class, run.path / "evaluation" / dataset.name / name, seconds
     )
     inputs = {artifact: _hash(settings, artifact) for artifact in artifacts}
-    with run.lock():
-        _write(evaluation, settings, dataset.name, inputs)
+    _write(evaluation, settings, dataset.name, inputs)
     return evaluation
 
 
@@ -197,6 +196,7 @@ def _score_sample(
             _, probabilities = segmenter.classify(framed, given, vocabulary)
         found = probabilities.argmax(-1).cpu()
         _count(scores, "mask_accuracy", found, sample.labels[counted], held_out[counted])
+    counted = counted & sample.masks.flatten(1).any(1)  # a tiny polygon may cover no pixel
     if options.crop_accuracy and counted.any():
         found = _name_crops(segmenter, sample, counted, vocabulary, options)
         _count(scores, "crop_accuracy", found, sample.labels[counted], held_out[counted])
@@ -260,17 +260,17 @@ def _write(
     }
     write_json(evaluation.folder / "metrics.json", content)
     write_text(evaluation.folder / "per_class.csv", _csv(evaluation.per_class))
-    settings.run.record(
-        StageRecord(
-            stage=STAGE,
-            fingerprint=fingerprint_of(STAGE, dataset, settings.recipe.sections, inputs),
-            seconds=round(evaluation.seconds, 1),
-            seed=settings.recipe.seed,
-            device=str(settings.device),
-            inputs=inputs,
-            results={"folder": str(evaluation.folder.relative_to(settings.run.path))},
-        )
+    record = StageRecord(
+        stage=STAGE,
+        fingerprint=fingerprint_of(STAGE, dataset, settings.recipe.sections, inputs),
+        seconds=round(evaluation.seconds, 1),
+        seed=settings.recipe.seed,
+        device=str(settings.device),
+        inputs=inputs,
+        results={"folder": str(evaluation.folder.relative_to(settings.run.path))},
     )
+    with settings.run.lock():
+        settings.run.record(record)
 
 
 def _csv(rows: Sequence[Results]) -> str:

@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from ovseg_cli.datasets.shapes.coco_files import (
     write_whole,
 )
 from ovseg_cli.datasets.shapes.splits import SPLITS, Split
-from ovseg_cli.errors import StorageError, UsageError
+from ovseg_cli.errors import RecipeError, StorageError, UsageError
 
 _VERSION = 1
 _SETTINGS = "annotations/shapes.json"
@@ -79,6 +80,7 @@ def make_shapes(
 
     Raises:
         UsageError: the folder holds something else, or a number cannot be used.
+        RecipeError: too many images, or fewer than none.
         StorageError: no space left or not writable.
     """
     counts = {split.name: int(asdict(options)[split.name]) for split in SPLITS}
@@ -96,7 +98,7 @@ def make_shapes(
 def _check(counts: dict[str, int], seed: int, workers: int) -> None:
     for name, count in counts.items():
         if not 0 <= count < 1_000_000:
-            raise UsageError(f"--{name.replace('_', '-')} {count}: give 0 to 999999 images")
+            raise RecipeError(f"[shapes] {name}: {count} images; give 0 to 999999")
     if seed < 0:
         raise UsageError(f"--seed {seed}: give a number that is not negative")
     if workers < 1:
@@ -158,11 +160,15 @@ def _draw(
             if on_progress:
                 on_progress(done, total)
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, _leave_ctrl_c_to_the_parent) as pool:
         for count in pool.imap_unordered(draw, todo):
             done += count
             if on_progress:
                 on_progress(done, total)
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _finish(folder: Path, counts: dict[str, int], chunk_size: int) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from ovseg_cli.datasets.coco import CocoDataset
-from ovseg_cli.errors import StorageError, UsageError
+from ovseg_cli.errors import RecipeError, StorageError, UsageError
 from ovseg_cli.stages import make_shapes as module
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
 
@@ -135,7 +135,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
 
 
 def test_numbers_that_cannot_be_used_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="--pairs-crop -1"):
+    with pytest.raises(RecipeError, match=r"\[shapes\] pairs_crop: -1 images"):
         make_shapes(tmp_path, ShapesOptions(pairs_crop=-1))
     with pytest.raises(UsageError, match="--seed"):
         make_shapes(tmp_path, ShapesOptions(seed=-1))
