@@ -8,7 +8,6 @@ root/annotations/vocabulary.json           if there: which classes are seen in t
 """
 
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -54,12 +53,6 @@ class CocoDataset:
     def name(self) -> str:
         """The dataset's folder name and split, such as `coco-val2017`."""
         return f"{self.root.resolve().name}-{self.split}"
-
-    @cached_property
-    def categories_with_masks(self) -> tuple[int, ...]:
-        """The class indices that have a mask in this split, ascending."""
-        segments = (segment for record in self.records for segment in record.segments)
-        return tuple(sorted({self.class_of[segment["category_id"]] for segment in segments}))
 
     def __len__(self) -> int:
         return len(self.records)

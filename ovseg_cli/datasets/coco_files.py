@@ -137,6 +137,8 @@ def _categories(path: Path, entries: list[Any], kind: Kind) -> tuple[Vocabulary,
 def _with_seen(vocabulary: Vocabulary, path: Path) -> Vocabulary:
     content = read_json(path)
     names, seen = _fields(path, "the file", content, names=list, seen=list)
+    if not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: 'names' has an entry that is no text")
     seen_of = dict(zip(names, seen, strict=False))
     missing = [name for name in vocabulary.names if name not in seen_of]
     if len(names) != len(seen):

@@ -109,6 +109,12 @@ def test_a_vocabulary_file_that_lacks_a_category_is_refused(root: Path) -> None:
         CocoDataset(root, "val")
 
 
+def test_a_vocabulary_file_of_lists_is_refused(root: Path) -> None:
+    write(root, "vocabulary", {"names": [["cat"]], "seen": [False]})
+    with pytest.raises(InputError, match=r"vocabulary\.json: 'names' has an entry that is no text"):
+        CocoDataset(root, "val")
+
+
 def test_captions_are_joined_by_image(root: Path) -> None:
     captions = [{"image_id": 2, "caption": "one"}, {"image_id": 2, "caption": "two"}]
     write(root, "captions_val", {"annotations": captions})
@@ -120,11 +126,6 @@ def test_captions_are_joined_by_image(root: Path) -> None:
 def test_panoptic_pngs_may_lie_beside_the_images(root: Path) -> None:
     shutil.move(root / "annotations" / "panoptic_val", root / "panoptic_val")
     assert CocoDataset(root, "val")[0].masks.shape == (3, 4, 6)
-
-
-def test_classes_with_masks_are_listed(root: Path) -> None:
-    change(root, "panoptic_val", "annotations.0.segments_info.1.category_id", 2)
-    assert CocoDataset(root, "val").categories_with_masks == (0, 2)
 
 
 def test_a_missing_split_names_those_that_are_there(root: Path) -> None:
