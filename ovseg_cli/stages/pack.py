@@ -103,7 +103,10 @@ def _halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _card(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
     stages = [
-        {key: entry[key] for key in ("stage", "artifact", "seconds", "seed", "device", "results")}
+        {
+            key: entry[key]
+            for key in ("stage", "artifact", "cpu_seconds", "seed", "device", "results")
+        }
         for entry in _newest_records(settings.run)
         if entry["artifact"] in names
     ]
@@ -114,7 +117,7 @@ def _card(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
         "shapes": settings.recipe.section("shapes"),
         "artifacts": list(names),
         "stages": stages,
-        "minutes": round(sum(entry["seconds"] for entry in stages) / 60, 1),
+        "cpu_minutes": round(sum(entry["cpu_seconds"] for entry in stages) / 60, 1),
         "evaluation": _evaluation(settings.run, names),
     }
 
@@ -161,7 +164,7 @@ def _readme(card: dict[str, Any]) -> str:
     return (
         f"# A small segmenter, packed by ovseg\n\n"
         f"- Recipe `{card['recipe']}`, seed {card['seed']}; trained on {_trained_on(card)}, "
-        f"in {card['minutes']} minutes on {devices}.\n"
+        f"in {card['cpu_minutes']} CPU minutes on {devices}.\n"
         "- Weights in fp16; made from a run directory by `ovseg pack`.\n\n"
         f"Scores of the run on {card['evaluation']['dataset']}, in percent:\n\n{table}\n"
     )
