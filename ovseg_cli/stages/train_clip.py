@@ -73,22 +73,25 @@ def train_clip(settings: Settings) -> Outcome:
         RecipeError: an option that cannot be used.
         InputError: captions or images that cannot be read.
     """
+    architecture = _architecture(settings.recipe)
     options = build("train_clip", settings.recipe.section("train_clip"), TrainClipOptions)
     captions = [f"captions_{phase.split}.json" for phase in options.phases]
     return run_stage(
         settings,
         "train-clip",
-        lambda fingerprint: _trained(settings, options, fingerprint),
+        lambda fingerprint: _trained(settings, architecture, options, fingerprint),
         artifact="clip/base",
         sections=SECTIONS,
         inputs=annotation_hashes(settings, *captions),
     )
 
 
-def _trained(settings: Settings, options: TrainClipOptions, fingerprint: str) -> dict[str, Any]:
+def _trained(
+    settings: Settings, architecture: dict[str, Any], options: TrainClipOptions, fingerprint: str
+) -> dict[str, Any]:
     recipe = settings.recipe
     torch.manual_seed(recipe.seed)
-    clip = build("clip", _architecture(recipe), build_small_clip)
+    clip = build("clip", architecture, build_small_clip)
     grid, patch_size = clip.visual.grid_size[0], clip.visual.patch_size[0]
     check_phases(options.phases, image_size=grid * patch_size, patch_size=patch_size)
     encoder = PairEncoder(clip, mean=OPENAI_MEAN, std=OPENAI_STD).to(settings.device)
@@ -122,7 +125,7 @@ def _trained(settings: Settings, options: TrainClipOptions, fingerprint: str) ->
         device=settings.device,
     )
     if distributed.is_main():
-        model = {"architecture": "small", "options": _architecture(recipe)}
+        model = {"architecture": "small", "options": architecture}
         settings.run.save_artifact("clip", "base", clip.state_dict(), model)
     return {
         "seconds": round(result.seconds, 1),

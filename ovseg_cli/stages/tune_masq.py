@@ -120,7 +120,7 @@ class MasqExamples:
         seed: of order and mirroring.
 
     Raises:
-        InputError: no image of the split has a mask of a seen class.
+        InputError: no image of the split has a mask.
     """
 
     def __init__(

@@ -245,3 +245,9 @@ def test_a_file_name_that_leaves_the_folder_is_refused(photos):
     path.write_text(path.read_text().replace("1.jpg", "../1.jpg"))
     with pytest.raises(InputError, match=r"\.\./1\.jpg"):
         CaptionedImages(photos, "train2017", side=32).pixels([1])
+
+
+def test_a_recipe_of_a_published_clip_says_that_there_is_nothing_to_train(tmp_path):
+    recipe = Recipe("r", sections={"clip": {"name": "open_clip"}})
+    with pytest.raises(RecipeError, match=r"\[clip\] name: train-clip trains a 'small' CLIP"):
+        train_clip(Settings(Run(tmp_path), recipe))
