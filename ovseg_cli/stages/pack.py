@@ -163,8 +163,8 @@ def _readme(card: dict[str, Any]) -> str:
     devices = " and ".join(sorted({entry["device"] for entry in card["stages"]}))
     return (
         f"# A small segmenter, packed by ovseg\n\n"
-        f"- Recipe `{card['recipe']}`, seed {card['seed']}; trained on {_trained_on(card)}, "
-        f"in {card['cpu_minutes']} CPU minutes on {devices}.\n"
+        f"- Recipe `{card['recipe']}`, seed {card['seed']}; trained in {card['cpu_minutes']} CPU "
+        f"minutes ({devices}) on {_trained_on(card)}.\n"
         "- Weights in fp16; made from a run directory by `ovseg pack`.\n\n"
         f"Scores of the run on {card['evaluation']['dataset']}, in percent:\n\n{table}\n"
     )
