@@ -25,14 +25,16 @@ FROZEN = ("--set", "mask_encoder.query=clip", "--name", "frozen")
 BOTH = {"frozen": "frozen tokens", "tuned": "MasQ"}
 EITHER = {"tuned": "-"}  # the same with and without tuning
 ROWS = (
-    ("zero-shot accuracy, crops", "crop_accuracy", None, EITHER),
-    ("proposal recall at IoU 0.5", "proposal_recall", "recall50", EITHER),
-    ("accuracy, annotated masks", "mask_accuracy", None, BOTH),
-    ("mIoU (classes in the ground truth)", "semantic", "miou", BOTH),
-    ("mIoU (or in the prediction)", "semantic", "miou_union", BOTH),
-    ("PQ", "panoptic", "pq", BOTH),
-    ("mask AP", "instance", "ap", BOTH),
-    ("mask AP50", "instance", "ap50", BOTH),
+    ("zero-shot accuracy, crops", "crop_accuracy", None, EITHER, ""),
+    ("proposal recall at IoU 0.5", "proposal_recall", "recall50", EITHER, ""),
+    ("accuracy, annotated masks", "mask_accuracy", None, BOTH, ""),
+    ("- of things", "mask_accuracy", None, BOTH, "things"),
+    ("- of stuff", "mask_accuracy", None, BOTH, "stuff"),
+    ("mIoU (classes in the ground truth)", "semantic", "miou", BOTH, ""),
+    ("mIoU (or in the prediction)", "semantic", "miou_union", BOTH, ""),
+    ("PQ", "panoptic", "pq", BOTH, ""),
+    ("mask AP", "instance", "ap", BOTH, ""),
+    ("mask AP50", "instance", "ap50", BOTH, ""),
 )
 GROUPS = ("base", "novel", "harmonic", "all")
 
@@ -89,9 +91,10 @@ def table(runs: list[dict[str, Any]]) -> str:
         "| | masks named by | base | novel | harmonic | all |",
         "|---|---|---|---|---|---|",
     ]
-    for title, name, metric, kinds in ROWS:
+    for title, name, metric, kinds, part in ROWS:
+        groups = (f"base_{part}", f"novel_{part}", "", part) if part else GROUPS
         for kind, named in kinds.items():
-            cells = [cell(runs, kind, name, group, metric) for group in GROUPS]
+            cells = [cell(runs, kind, name, group, metric) for group in groups]
             lines.append(f"| {title} | {named} | {' | '.join(cells)} |")
     gains = [
         harmonic(run["tuned"]["mask_accuracy"]) - harmonic(run["frozen"]["mask_accuracy"])
