@@ -160,8 +160,9 @@ class _Trainer:
         finite = _finite_everywhere(norm)
         if finite or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
+        scale = self.scaler.get_scale()  # 1 without scaling
         self.scaler.update()
-        if not finite:
+        if not finite and scale <= 1:  # else it was the scale's overflow, and the scale is halved
             return None
         return {key: float(loss.detach()) for key, loss in losses.items()}
 
