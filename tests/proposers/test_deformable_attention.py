@@ -9,7 +9,7 @@ from ovseg_cli.proposers.mask2former.deformable_attention import (
     sampled_sums,
     sampling_grid,
 )
-from ovseg_cli.proposers.mask2former.weighted_bags import weighted_bags
+from ovseg_cli.proposers.mask2former.weighted_bags import gathered_bags, weighted_bags
 
 SIZES = [(2, 3), (4, 6), (8, 12)]
 PIXELS = sum(height * width for height, width in SIZES)
@@ -78,7 +78,8 @@ def test_analytic_gradients_match_numerical_ones():
     assert torch.autograd.gradcheck(bags, (value, offset_x, offset_y, weights), fast_mode=True)
 
 
-def test_a_bag_is_a_weighted_sum_of_rows():
+@pytest.mark.parametrize("weighted_bags", [weighted_bags, gathered_bags])
+def test_a_bag_is_a_weighted_sum_of_rows(weighted_bags):
     table = torch.tensor([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]], requires_grad=True)
     indices = torch.tensor([[0, 2], [1, 1]], dtype=torch.int32)
     weights = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)

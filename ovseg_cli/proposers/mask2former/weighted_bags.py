@@ -32,7 +32,22 @@ def weighted_bags(
     if table.device.type == "cpu":
         bags: Tensor = _CpuBags.apply(table, indices, weights)  # type: ignore[no-untyped-call]
         return bags
-    return F.embedding_bag(indices, table, per_sample_weights=weights, mode="sum")
+    if table.device.type == "cuda":
+        return F.embedding_bag(indices, table, per_sample_weights=weights, mode="sum")
+    return gathered_bags(table, indices, weights)
+
+
+def gathered_bags(
+    table: Float[Tensor, "R C"], indices: Int[Tensor, "N K"], weights: Float[Tensor, "N K"]
+) -> Float[Tensor, "N C"]:
+    """The same from operators that every device has, with N x K x C floats in between.
+
+    Args:
+        table: (R, C) rows.
+        indices: (N, K) rows of the table.
+        weights: (N, K) weight of each.
+    """
+    return torch.einsum("nkc,nk->nc", table[indices.long()], weights)
 
 
 class _CpuBags(torch.autograd.Function):
