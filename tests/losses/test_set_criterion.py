@@ -1,6 +1,8 @@
+import subprocess
+import sys
+
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 
 from ovseg_cli.losses.points import RandomPoints
@@ -143,9 +145,15 @@ def one_of_two(rank: int, folder: str) -> None:
 
 
 def test_two_processes_give_the_gradient_of_one_unless_each_takes_its_own_mean(tmp_path):
-    mp.spawn(one_of_two, (str(tmp_path),), nprocs=2)
+    commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in (0, 1)]
+    processes = [subprocess.Popen(command) for command in commands]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
     ours, released = torch.load(tmp_path / "gradients.pt", weights_only=True)
     for found, expected in zip(ours, gradients(Heads(), 0, 4, CRITERION), strict=True):
         assert torch.allclose(found, expected, atol=1e-6)
     expected = gradients(Heads(), 0, 4, RELEASED)
     assert not torch.allclose(released[0], expected[0], atol=1e-6)
+
+
+if __name__ == "__main__":
+    one_of_two(int(sys.argv[1]), sys.argv[2])

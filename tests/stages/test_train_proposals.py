@@ -155,7 +155,7 @@ def test_a_split_without_masks_is_a_clear_error(shapes):
         ("image_size", 100, "image_size: 100 is not a multiple of 32"),
         ("stepps", 3, "stepps: .*no such option; did you mean 'steps'"),
         ("augmentation", "mosaic", "augmentation: expected one of jitter, squash"),
-        ("batch_size", 0, "batch_size: 0 images"),
+        ("batch_size", 0, "batch_size: 0 is not greater than 0"),
     ],
 )
 def test_options_that_cannot_be_used(tmp_path, shapes, option, value, message):
