@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,7 +35,7 @@ class InferenceOptions:
 
     object_threshold: float = 0.3
     overlap_threshold: float = 0.3
-    top_k: int = 100
+    top_k: PositiveInt = 100
     top_k_over: Literal["all", "things"] = "all"
 
 

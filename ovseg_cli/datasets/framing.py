@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,9 +24,9 @@ class FramingOptions:
         size_divisor: both sides are padded, at the bottom and right, to a multiple of it.
     """
 
-    short_side: int | None = 800
-    max_side: int | None = 1333
-    size_divisor: int = 32
+    short_side: PositiveInt | None = 800
+    max_side: PositiveInt | None = 1333
+    size_divisor: PositiveInt = 32
 
 
 def resized_size(

@@ -136,8 +136,10 @@ class MasqExamples:
         self.options, self.seed = options, seed
         self.background, self.label_of = seen_labels(dataset.vocabulary)
         self.indices = [i for i, record in enumerate(dataset.records) if record.segments]
-        if not self.indices:
-            raise InputError(f"{dataset.name}: no annotated masks to tune on; use another split")
+        if not self.indices or not self.background:
+            raise InputError(
+                f"{dataset.name}: no annotated masks of seen classes to tune on; use another split"
+            )
         self._kept: dict[tuple[int, bool], _Kept] = {}
 
     def batch_at(self, step: int) -> Batch:

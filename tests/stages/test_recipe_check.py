@@ -28,6 +28,8 @@ def test_the_tiny_recipe_differs_from_the_papers_in_numbers_only():
         ("proposer: {name: mask2forme}", "did you mean 'mask2former'"),
         ("clip: {name: small, wide: 3}", r"\[clip\] wide"),
         ("mask_encoder: {name: mask_class_tokens, query: old}", "expected one of clip, new"),
+        ("framing: {size_divisor: 0}", r"\[framing\] size_divisor"),
+        ("inference: {top_k: -1}", r"\[inference\] top_k"),
         ("dataset: {train: x}", r"\[dataset\] root is missing"),
         ("train_clip: {phases: [{split: a}]}", r"\[train_clip\] phases"),
         ("tune_clip: {steps: 0}", r"\[tune_clip\] steps: 0 is not greater than 0"),
