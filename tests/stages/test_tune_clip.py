@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,7 @@ from ovseg_cli.checkpoints.run_parts import clip_of, mask_encoder_of
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.small import build_small_clip
 from ovseg_cli.datasets.coco import CocoDataset
-from ovseg_cli.errors import CheckpointError, RecipeError, RunError, UsageError
+from ovseg_cli.errors import CheckpointError, InputError, RecipeError, RunError, UsageError
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.proposers import Mask2Former
 from ovseg_cli.recipe import Recipe
@@ -317,3 +318,15 @@ def test_tuning_puts_words_into_the_templates_of_prediction(
     tune_clip(changed(settings, "vocabulary", templates="vild"))
     assert "a photo of a background." in asked
     assert "background" not in asked
+
+
+def test_a_dataset_without_seen_classes_is_refused(
+    settings: Settings, shapes: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "shapes"
+    shutil.copytree(shapes, copy)
+    path = copy / "annotations/vocabulary.json"
+    vocabulary = json.loads(path.read_text())
+    path.write_text(json.dumps({**vocabulary, "seen": [False] * len(vocabulary["names"])}))
+    with pytest.raises(InputError, match="no annotated masks of seen classes to tune on"):
+        tune_clip(changed(settings, "dataset", root=str(copy)))
