@@ -42,11 +42,13 @@ def contrastive_losses(
     weights = torch.where(all_ids >= 0, 1 / copies, 0.0)  # the rows of one text share one vote
     own = slice(rank() * len(texts), (rank() + 1) * len(texts))
 
+    with torch.autocast(images.device.type, enabled=False):  # logits of 100 need float32
+        image_logits, text_logits = scale * images @ all_texts.T, scale * texts @ all_images.T
     positive = (image_texts[:, :, None] == all_ids).any(dim=1)  # (B, all texts)
-    image_losses = _spread_cross_entropy(scale * images @ all_texts.T, positive, weights)
+    image_losses = _spread_cross_entropy(image_logits, positive, weights)
     positive = (text_ids[:, None, None] == all_image_texts).any(dim=-1)  # (T, all images)
     alike = torch.ones_like(all_images[:, 0])
-    text_losses = _spread_cross_entropy(scale * texts @ all_images.T, positive, alike)
+    text_losses = _spread_cross_entropy(text_logits, positive, alike)
     return {
         "image_to_text": 0.5 * image_losses.sum() * world_size() / len(all_images),
         "text_to_image": 0.5 * (text_losses * weights[own]).sum() * world_size() / weights.sum(),

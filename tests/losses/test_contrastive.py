@@ -80,3 +80,12 @@ def test_its_gradient_brings_pairs_together(rate):
         total(images, texts, pairs, ids).backward()
         optimizer.step()
     assert float(total(images, texts, pairs, ids)) < 0.1 * first
+
+
+def test_logits_keep_their_precision_under_autocast():
+    images, texts, ids = rows(16, 0), rows(16, 1), list(range(16))
+    pairs = [[i] for i in ids]
+    expected = total(images, texts, pairs, ids)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = total(images, texts, pairs, ids)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
