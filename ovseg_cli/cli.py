@@ -92,7 +92,9 @@ def train_proposals(
 
 @app.command("tune-clip")
 def tune_clip(
-    mode: Annotated[str, typer.Option("--mode", help="What to tune: masq.")] = "masq",
+    mode: Annotated[
+        str | None, typer.Option("--mode", help="What to tune: masq; default: the recipe's.")
+    ] = None,
     run: RunOption = DEFAULT_RUN,
     recipe: RecipeOption = None,
     overrides: SetOption = None,

@@ -29,6 +29,7 @@ SECTIONS = (
     "inference",
     "train_clip",
     "train_proposals",
+    "distill",
     "tune_clip",
     "evaluate",
 )

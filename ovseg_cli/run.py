@@ -65,12 +65,24 @@ class Run:
         stages = [*self.manifest(), record.to_json()]
         write_json(self.manifest_path, {"version": 1, "stages": stages})
 
-    def finished(self, stage: str, fingerprint: str) -> dict[str, Any] | None:
-        """The newest record of a stage, if it was made with the same settings and still stands."""
-        records = [entry for entry in self.manifest() if entry["stage"] == stage]
+    def finished(
+        self, stage: str, fingerprint: str, artifact: str | None = None
+    ) -> dict[str, Any] | None:
+        """The newest record of a stage, if it was made with the same settings and still stands.
+
+        Args:
+            stage: the command's name.
+            fingerprint: of the settings.
+            artifact: `kind/name` of what it made; records of its other artifacts do not count.
+        """
+        records = [
+            entry
+            for entry in self.manifest()
+            if entry["stage"] == stage and entry["artifact"] == artifact
+        ]
         if not records or records[-1]["fingerprint"] != fingerprint:
             return None
-        kind, _, name = str(records[-1]["artifact"] or "").partition("/")
+        kind, _, name = str(artifact or "").partition("/")
         stands = not kind or self.has_artifact(kind, name)
         return records[-1] if stands else None
 

@@ -53,10 +53,10 @@ def test_finished_work_is_known_by_its_settings(tmp_path):
     run = Run(tmp_path)
     run.save_artifact("clip", "base", {"w": torch.zeros(1)}, {})
     run.record(record(artifact="clip/base"))
-    assert run.finished("train-clip", "f") is not None
-    assert run.finished("train-clip", "other") is None
+    assert run.finished("train-clip", "f", "clip/base") is not None
+    assert run.finished("train-clip", "other", "clip/base") is None
     run.artifact_path("clip", "base").unlink()
-    assert run.finished("train-clip", "f") is None
+    assert run.finished("train-clip", "f", "clip/base") is None
 
 
 def test_the_recipe_is_kept(tmp_path):

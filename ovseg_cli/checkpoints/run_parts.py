@@ -3,18 +3,17 @@
 from typing import Any
 
 import torch
+from torch import nn
 
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.loading import clip_from_artifact, load_open_clip, load_weights
 from ovseg_cli.errors import CheckpointError
-from ovseg_cli.mask_encoders import MASK_ENCODERS, MaskEncoder
-from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
+from ovseg_cli.mask_encoders import MASK_ENCODERS, MaskEncoder, TunedEncoder, tuned_artifact
 from ovseg_cli.proposers import PROPOSERS, Proposer
 from ovseg_cli.recipe import Recipe, build, choose
 from ovseg_cli.run import Run
 
 DEFAULT_ENCODER = {"name": "mask_class_tokens"}
-TUNED = "masq"
 
 
 def clip_of(run: Run, recipe: Recipe) -> ClipEncoder:
@@ -64,10 +63,10 @@ def proposer_of(run: Run, recipe: Recipe, *, device: torch.device) -> Proposer:
 def mask_encoder_of(
     run: Run, recipe: Recipe, clip: ClipEncoder, *, device: torch.device
 ) -> MaskEncoder:
-    """The recipe's mask encoder on a CLIP, with the tuned weights where it has new queries.
+    """The recipe's mask encoder on a CLIP, with tuned weights where it has any.
 
     Args:
-        run: holds clip/masq where the recipe has new queries.
+        run: holds clip/<name>, see `tuned_artifact`.
         recipe: its section `mask_encoder`.
         clip: frozen.
         device: where it computes.
@@ -76,25 +75,22 @@ def mask_encoder_of(
         RunError: the run directory has no tuned weights.
         CheckpointError: weights that are damaged, of another model, or tuned for an earlier CLIP.
     """
-    target, options = choose("mask_encoder", encoder_section(recipe), MASK_ENCODERS)
-    encoder: Any = build("mask_encoder", options, target, clip=clip, seed=recipe.seed)
-    if isinstance(encoder, MaskClassTokens):
-        if has_tuned_queries(recipe):
-            tensors, _ = run.load_artifact("clip", TUNED)
-            source = str(run.artifact_path("clip", TUNED))
-            if "clip/base" in run.changed_inputs(f"clip/{TUNED}"):
-                raise CheckpointError(
-                    f"{source}: tuned for an earlier clip/base; tune the new one with "
-                    f"'ovseg tune-clip --run {run.path}'"
-                )
-            encoder.load_tuned_tensors(tensors, source=source)
+    section = encoder_section(recipe)
+    target, options = choose("mask_encoder", section, MASK_ENCODERS)
+    encoder = build("mask_encoder", options, target, clip=clip, seed=recipe.seed)
+    name = tuned_artifact(section)
+    if name is not None and isinstance(encoder, TunedEncoder):
+        tensors, _ = run.load_artifact("clip", name)
+        source = str(run.artifact_path("clip", name))
+        if "clip/base" in run.changed_inputs(f"clip/{name}"):
+            raise CheckpointError(
+                f"{source}: tuned for an earlier clip/base; tune the new one with "
+                f"'ovseg tune-clip --run {run.path}'"
+            )
+        encoder.load_tuned_tensors(tensors, source=source)
+    if isinstance(encoder, nn.Module):
         encoder.to(device).eval()
     return encoder
-
-
-def has_tuned_queries(recipe: Recipe) -> bool:
-    """True where the recipe's mask encoder needs what `tune-clip` makes."""
-    return encoder_section(recipe).get("query") == "new"
 
 
 def encoder_section(recipe: Recipe) -> dict[str, Any]:
@@ -107,12 +103,13 @@ def artifacts_of(run: Run, recipe: Recipe, *, proposer: bool = True) -> tuple[st
 
     Args:
         run: whose newest proposals are taken.
-        recipe: says which CLIP and which queries.
+        recipe: says which CLIP and which mask encoder.
         proposer: whether a proposer is part of it.
     """
     names = [f"proposals/{proposals_name(run)}"] if proposer else []
     if recipe.section("clip").get("name") != "open_clip":
         names.append("clip/base")
-    if has_tuned_queries(recipe):
-        names.append(f"clip/{TUNED}")
+    tuned = tuned_artifact(encoder_section(recipe))
+    if tuned is not None:
+        names.append(f"clip/{tuned}")
     return tuple(names)

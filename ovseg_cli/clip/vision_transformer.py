@@ -16,9 +16,16 @@ from torch.nn import functional as F
 from ovseg_cli.errors import CheckpointError
 
 
-class KeysValues(NamedTuple):
-    """What one layer's attention reads of the image, the class token first."""
+class ImageLayer(NamedTuple):
+    """What one layer's attention reads of the image, the class token first.
 
+    Attributes:
+        normed: the tokens that enter the layer, after its first norm.
+        keys: their keys, heads split.
+        values: their values, heads split.
+    """
+
+    normed: Float[Tensor, "B L C"]
     keys: Float[Tensor, "B heads L d"]
     values: Float[Tensor, "B heads L d"]
 
@@ -65,10 +72,10 @@ def image_tokens(
     return entering
 
 
-def keys_and_values(
+def image_layers(
     visual: VisionTransformer, pixels: Float[Tensor, "B 3 R R"]
-) -> Iterator[KeysValues]:
-    """The frozen tower's keys and values, layer by layer, without gradient.
+) -> Iterator[ImageLayer]:
+    """The frozen tower's tokens, keys and values, layer by layer, without gradient.
 
     Nothing is computed that no later layer reads: the last layer stops at its keys and values.
 
@@ -81,20 +88,22 @@ def keys_and_values(
     *blocks, last = visual.transformer.resblocks
     for block in blocks:
         with torch.no_grad():  # not around the yield, where the caller's gradients are made
-            queries, keys, values = _project(block, tokens, first=0)
+            normed = block.ln_1(tokens)
+            queries, keys, values = _project(block, normed, first=0)
             attended = F.scaled_dot_product_attention(queries, keys, values)
             tokens = finish_block(block, tokens, attended)
-        yield KeysValues(keys, values)
+        yield ImageLayer(normed, keys, values)
     with torch.no_grad():
-        keys, values = _project(last, tokens, first=last.attn.embed_dim)
-    yield KeysValues(keys, values)
+        normed = last.ln_1(tokens)
+        keys, values = _project(last, normed, first=last.attn.embed_dim)
+    yield ImageLayer(normed, keys, values)
 
 
-def _project(block: ResidualAttentionBlock, tokens: Tensor, *, first: int) -> list[Tensor]:
+def _project(block: ResidualAttentionBlock, normed: Tensor, *, first: int) -> list[Tensor]:
     """The block's attention inputs from row `first` of its projection on, heads split."""
     attention = block.attn
     weight, bias = attention.in_proj_weight[first:], attention.in_proj_bias[first:]
-    projected = F.linear(block.ln_1(tokens), weight, bias)
+    projected = F.linear(normed, weight, bias)
     return [
         split_heads(part, attention.num_heads)
         for part in projected.split(attention.embed_dim, dim=-1)
@@ -140,7 +149,7 @@ def read_image(
     block: ResidualAttentionBlock,
     tokens: Float[Tensor, "B N C"],
     queries: Float[Tensor, "B N C"],
-    image: KeysValues,
+    image: ImageLayer,
     visible: Bool[Tensor, "B N L"],
 ) -> Float[Tensor, "B N C"]:
     """One layer of tokens that read the image and not one another.

@@ -1,7 +1,9 @@
 """Mask encoders: proposals into CLIP's joint space, a file a paper's idea."""
 
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
 
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals
@@ -17,3 +19,27 @@ class MaskEncoder(Protocol):
 
 
 MASK_ENCODERS: dict[str, Callable[..., MaskEncoder]] = {"mask_class_tokens": MaskClassTokens}
+
+
+@runtime_checkable
+class TunedEncoder(Protocol):
+    """A mask encoder with tensors of its own, which `tune-clip` makes."""
+
+    def tuned_tensors(self) -> dict[str, Tensor]:
+        """What tuning trains, by name."""
+        ...
+
+    def load_tuned_tensors(self, tensors: Mapping[str, Tensor], *, source: str) -> None:
+        """Takes what `tuned_tensors` gave; a `CheckpointError` where it does not fit."""
+        ...
+
+
+def tuned_artifact(section: Mapping[str, Any]) -> str | None:
+    """The name of the clip artifact that a recipe's mask encoder needs; None where it needs none.
+
+    Args:
+        section: the recipe's `mask_encoder`, its name included.
+    """
+    if section["name"] == "mask_class_tokens" and section.get("query") == "new":
+        return "masq"
+    return None

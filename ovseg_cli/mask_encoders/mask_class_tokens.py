@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.vision_transformer import (
-    keys_and_values,
+    image_layers,
     own_queries,
     project_class_tokens,
     read_image,
@@ -77,7 +77,7 @@ class MaskClassTokens(nn.Module):
         visible = F.pad(visible, (1, 0), value=True)  # (B, N, L): every mask sees the class token
         start = visual.ln_pre(visual.class_embedding + self.mask_position)
         tokens = start.expand(*visible.shape[:2], -1)  # (B, N, C)
-        layers = keys_and_values(visual, self.clip.preprocess(images))
+        layers = image_layers(visual, self.clip.preprocess(images))
         for index, image in enumerate(layers):
             block = visual.transformer.resblocks[index]
             queries = self._queries(index, block.ln_1(tokens))

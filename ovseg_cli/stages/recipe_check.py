@@ -15,10 +15,10 @@ from ..recipe import Recipe, choose, options_for
 from ..segmenter import VocabularyOptions
 from .evaluate import EvaluateOptions
 from .make_shapes import ShapesOptions
-from .session import DatasetOptions
+from .session import DatasetOptions, tuning_section
 from .train_clip import TrainClipOptions
 from .train_proposals import TrainProposalsOptions
-from .tune_masq import MasqOptions
+from .tune_clip import MODES, mode_of
 
 CLIPS: dict[str, Callable[..., Any]] = {"small": build_small_clip, "open_clip": load_open_clip}
 PARTS: dict[str, dict[str, Callable[..., Any]]] = {
@@ -35,7 +35,6 @@ SCHEMAS: dict[str, Callable[..., Any]] = {
     "inference": InferenceOptions,
     "train_clip": TrainClipOptions,
     "train_proposals": TrainProposalsOptions,
-    "tune_clip": MasqOptions,
     "evaluate": EvaluateOptions,
 }
 BUILT_ELSEWHERE = ("clip", "seed")
@@ -51,7 +50,9 @@ def check_recipe(recipe: Recipe) -> None:
         options = recipe.section(section)
         if not options:
             continue
-        if section in PARTS:
+        if section == "tune_clip":
+            target, options = MODES[mode_of(recipe)].options, tuning_section(recipe)
+        elif section in PARTS:
             target, options = choose(section, options, PARTS[section])
         elif section in SCHEMAS:
             target = SCHEMAS[section]

@@ -85,6 +85,7 @@ def run_stage(
     artifact: str | None,
     sections: tuple[str, ...],
     inputs: dict[str, str] | None = None,
+    checkpoint_name: str | None = None,
 ) -> Outcome:
     """Does a stage's work once: locked, recorded, and left alone where it is done already.
 
@@ -96,6 +97,8 @@ def run_stage(
         artifact: `kind/name` of what it makes.
         sections: the recipe's sections that decide the result.
         inputs: what it reads, with hashes.
+        checkpoint_name: of its checkpoint and log where a stage makes several artifacts; else the
+            stage's.
 
     Raises:
         RunError: another process writes into the run directory.
@@ -106,8 +109,8 @@ def run_stage(
     try:
         with settings.run.lock() if distributed.is_main() else nullcontext():
             distributed.barrier()
-            checkpoint = Checkpoint(settings.run, stage, fingerprint)
-            done = settings.run.finished(stage, fingerprint)
+            checkpoint = Checkpoint(settings.run, checkpoint_name or stage, fingerprint)
+            done = settings.run.finished(stage, fingerprint, artifact)
             if settings.restart:
                 checkpoint.remove()
             elif done and not checkpoint.is_there():  # it is there if a --restart was stopped
@@ -174,3 +177,13 @@ def dataset_root(settings: Settings) -> Path:
         f"[dataset] root: no folder {root!r} (looked for {looked}); make the synthetic set with "
         "'ovseg datasets make shapes DIR', or name your folder with --set dataset.root=DIR"
     )
+
+
+def train_split(settings: Settings) -> str:
+    """The split that the recipe learns from."""
+    return str(settings.recipe.section("dataset").get("train", "train"))
+
+
+def tuning_section(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's section `tune_clip` without its mode."""
+    return {k: v for k, v in recipe.section("tune_clip").items() if k != "mode"}

@@ -228,12 +228,11 @@ def _trained(
         load_backbone(proposer.backbone, options.backbone_weights, architecture=architecture)
     dataset = CocoDataset(dataset_root(settings), split, annotations=options.annotations)
     examples = ProposalExamples(dataset, options, seed=recipe.seed)
-    criterion = options.criterion()
     result = fit(
         proposer.to(device),
         batch_at=examples.batch_at,
         losses_of=lambda module, batch, step: proposal_losses(
-            module, batch, criterion=criterion, seed=recipe.seed, step=step, device=device
+            module, batch, options=options, seed=recipe.seed, step=step, device=device
         ),
         optimizer=options.optimizer(proposer),
         schedule=options.schedule(),
@@ -270,7 +269,7 @@ def proposal_losses(
     module: nn.Module,
     batch: Batch,
     *,
-    criterion: SetCriterion,
+    options: TrainProposalsOptions,
     seed: int,
     step: int,
     device: torch.device,
@@ -280,7 +279,7 @@ def proposal_losses(
     Args:
         module: the proposer, or its wrapper for several processes.
         batch: images and masks, all of the one class "object".
-        criterion: the loss.
+        options: the weights of the losses, and where masks are compared.
         seed: of the random points.
         step: the training step.
         device: where the module is.
@@ -289,7 +288,7 @@ def proposal_losses(
         _objects(masks.to(device), image_id)
         for masks, image_id in zip(batch.masks, batch.image_ids, strict=True)
     ]
-    return criterion(module(batch.images.to(device)), targets, seed=seed, step=step)
+    return options.criterion()(module(batch.images.to(device)), targets, seed=seed, step=step)
 
 
 def _objects(masks: Tensor, image_id: int) -> MaskTargets:

@@ -15,18 +15,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from ovseg_cli.classification import class_logits
+from ovseg_cli.checkpoints.run_parts import clip_of, proposer_of
+from ovseg_cli.classification import Classification, class_logits
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.device import Precision
-from ovseg_cli.errors import InputError
+from ovseg_cli.errors import InputError, RecipeError
 from ovseg_cli.losses.classification import IGNORED, assign_labels, weighted_cross_entropy
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.proposers import Proposer
-from ovseg_cli.recipe import Share
+from ovseg_cli.recipe import Share, build, choose, options_for
+from ovseg_cli.segmenter import VocabularyOptions
+from ovseg_cli.stages.session import Settings, dataset_root, train_split, tuning_section
 from ovseg_cli.structures import Frame, FramedImage, Sample, TextEmbeddings, Vocabulary
 from ovseg_cli.training import distributed
-from ovseg_cli.training.loop import LoopOptions
+from ovseg_cli.training.loop import LoopOptions, fit
 from ovseg_cli.training.optimizer import Decay, adamw, schedule
+from ovseg_cli.vocabulary.templates import TEMPLATES
+from ovseg_cli.vocabulary.text_embeddings import text_embeddings
 
 Masks = Literal["proposals", "ground_truth", "both"]
 
@@ -87,6 +92,107 @@ class MasqOptions:
         """The factor on the learning rate at each step."""
         return schedule(
             steps=self.steps, warmup=self.warmup, decay=self.decay, milestone=self.milestone
+        )
+
+
+def tune_masq(
+    settings: Settings, artifact: str, checkpoint_name: str, fingerprint: str
+) -> dict[str, Any]:
+    """MasQ-Tuning; saves clip/<artifact> and returns the figures to record.
+
+    Args:
+        settings: run directory, recipe, device.
+        artifact: the name to save it by.
+        checkpoint_name: of checkpoint and log.
+        fingerprint: of the settings, for the checkpoint.
+    """
+    recipe, device = settings.recipe, settings.device
+    options = build("tune_clip", tuning_section(recipe), MasqOptions)
+    classification = build("classification", recipe.section("classification"), Classification)
+    encoder_options = masq_encoder_options(recipe.section("mask_encoder"))
+    _check(options, encoder_options, classification)
+    dataset = CocoDataset(dataset_root(settings), train_split(settings))
+    encoder = MaskClassTokens(
+        clip_of(settings.run, recipe), **encoder_options, seed=recipe.seed
+    ).to(device)
+    needs_proposals = options.masks != "ground_truth"
+    proposer = proposer_of(settings.run, recipe, device=device) if needs_proposals else None
+    examples = MasqExamples(dataset, proposer, encoder, options=options, seed=recipe.seed)
+    words = build("vocabulary", recipe.section("vocabulary"), VocabularyOptions)
+    texts = text_embeddings(
+        seen_vocabulary(dataset.vocabulary),
+        encoder.clip.encode_text,
+        templates=TEMPLATES[words.templates],
+        background=classification.background,
+    ).to(device)
+    beginning = {name: value.clone() for name, value in encoder.tuned_tensors().items()}
+    result = fit(
+        encoder,
+        batch_at=examples.batch_at,
+        losses_of=lambda module, batch, step: masq_loss(
+            module, batch, text_embeddings=texts, scale=classification.scale, options=options
+        ),
+        optimizer=options.optimizer(encoder),
+        schedule=options.schedule(),
+        options=options.loop(settings.precision_or("fp32")),
+        run=settings.run,
+        stage=checkpoint_name,
+        fingerprint=fingerprint,
+        device=device,
+    )
+    tensors = tuned_share(beginning, encoder.tuned_tensors(), options.tuned_share)
+    if distributed.is_main():
+        model = {"mode": "masq", "base": "base", "mask_encoder": encoder_options}
+        settings.run.save_artifact("clip", artifact, tensors, model)
+    parameters = sum(value.numel() for value in tensors.values())
+    return {
+        "seconds": round(result.seconds, 1),
+        "parameters": parameters,
+        "skipped": result.skipped,
+        "losses": result.losses,
+    }
+
+
+def masq_encoder_options(section: dict[str, Any]) -> dict[str, Any]:
+    """The options of the mask class tokens to tune.
+
+    Args:
+        section: the recipe's `mask_encoder`.
+
+    Raises:
+        RecipeError: another mask encoder, or an unknown option.
+    """
+    target, options = choose(
+        "mask_encoder",
+        section or {"name": "mask_class_tokens"},
+        {"mask_class_tokens": MaskClassTokens},
+    )
+    return options_for("mask_encoder", options, target, given=("clip", "seed"))
+
+
+def _check(
+    options: MasqOptions, encoder_options: dict[str, Any], classification: Classification
+) -> None:
+    processes = distributed.world_size()
+    if options.batch_size % processes:
+        raise RecipeError(
+            f"[tune_clip] batch_size: {options.batch_size} images cannot be shared out among "
+            f"{processes} processes; choose a multiple"
+        )
+    if options.masks != "ground_truth" and options.image_size % 32:
+        raise RecipeError(
+            f"[tune_clip] image_size: {options.image_size} is not a multiple of 32, as the "
+            "proposer needs"
+        )
+    if options.tuned_share != 1 and encoder_options.get("query_init") != "clip":
+        raise RecipeError(
+            "[tune_clip] tuned_share: weights between random and tuned queries mean nothing; set "
+            "mask_encoder.query_init to clip, or tuned_share to 1"
+        )
+    if classification.background is None:
+        raise RecipeError(
+            "[classification] background: masq calls proposals that show no annotated mask by "
+            "this word; set it to background"
         )
 
 

@@ -6,7 +6,7 @@ from tiny_clip import tiny_clip
 from torch.nn import functional as F
 
 from ovseg_cli.clip.encoder import OPENAI_MEAN, OPENAI_STD
-from ovseg_cli.clip.vision_transformer import keys_and_values
+from ovseg_cli.clip.vision_transformer import image_layers
 from ovseg_cli.errors import VocabularyError
 
 
@@ -57,7 +57,7 @@ def test_batches_of_images_change_nothing() -> None:
     )
 
 
-def test_keys_and_values_are_what_open_clips_own_blocks_compute() -> None:
+def test_image_layers_are_what_open_clips_own_blocks_compute() -> None:
     clip = tiny_clip()
     visual, block = clip.visual, clip.visual.transformer.resblocks[-1]
     inputs: list[torch.Tensor] = []
@@ -68,7 +68,7 @@ def test_keys_and_values_are_what_open_clips_own_blocks_compute() -> None:
     width = block.attn.embed_dim
     weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
     expected = F.linear(block.ln_1(inputs[0]), weight[width:], bias[width:])
-    *_, last = keys_and_values(visual, pixels)
+    *_, last = image_layers(visual, pixels)
     ours = torch.cat([part.transpose(1, 2).flatten(2) for part in last], dim=-1)
     torch.testing.assert_close(ours, expected.detach(), atol=1e-5, rtol=1e-5)
     assert not ours.requires_grad

@@ -177,7 +177,7 @@ def test_a_run_without_a_clip_says_which_command_makes_it(settings: Settings) ->
 @pytest.mark.parametrize(
     ("section", "options", "message"),
     [
-        ("mask_encoder", {"query": "clip"}, r"\[mask_encoder\] query: masq tunes new queries"),
+        ("mask_encoder", {"query": "clip"}, r"\[mask_encoder\]: this mode tunes mask_class_tokens"),
         ("tune_clip", {"tuned_share": 0.5}, r"\[tune_clip\] tuned_share: .*query_init to clip"),
         ("tune_clip", {"stepps": 5}, r"\[tune_clip\] stepps: .*did you mean 'steps'"),
         ("tune_clip", {"batch_size": 0}, r"\[tune_clip\] batch_size"),
