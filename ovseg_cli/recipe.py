@@ -18,6 +18,7 @@ from .errors import RecipeError
 T = TypeVar("T")
 
 SECTIONS = (
+    "artifacts",
     "clip",
     "proposer",
     "mask_encoder",

@@ -6,14 +6,14 @@ import pytest
 import torch
 from tiny_clip import tiny_clip
 
-from ovseg_cli.checkpoints.run_parts import artifacts_of
+from ovseg_cli.checkpoints.run_parts import artifacts_of, proposals_name
 from ovseg_cli.classification import Classification
 from ovseg_cli.datasets.framing import FramingOptions
 from ovseg_cli.errors import RecipeError, RunError, VocabularyError
 from ovseg_cli.inference import InferenceOptions
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.recipe import Recipe
-from ovseg_cli.run import Run
+from ovseg_cli.run import Run, StageRecord
 from ovseg_cli.segmenter import Segmenter, options_of
 from ovseg_cli.structures import FramedImage, Proposals
 from ovseg_cli.vocabulary.labels import parse_labels
@@ -161,3 +161,14 @@ def test_a_gpu_gives_the_same_result(segmenter: Segmenter, image: torch.Tensor) 
     torch.testing.assert_close(
         found.instances.scores, expected.instances.scores, atol=1e-3, rtol=1e-3
     )
+
+
+def test_a_recipe_may_name_the_proposals_it_takes(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for name in ("teacher", "student-1"):
+        run.save_artifact("proposals", name, {"w": torch.zeros(1)}, {})
+        run.record(StageRecord("train", "f", 1.0, artifact=f"proposals/{name}"))
+    named = Recipe("r", sections={"artifacts": {"proposals": "teacher"}})
+    assert proposals_name(run, named) == "teacher"
+    assert proposals_name(run, Recipe("r")) == "student-1"
+    assert "proposals/teacher" in artifacts_of(run, named)

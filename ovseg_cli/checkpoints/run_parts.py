@@ -1,5 +1,6 @@
 """The parts of a segmenter, built from a recipe and the artifacts of a run directory."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,24 +36,36 @@ def clip_of(run: Run, recipe: Recipe) -> ClipEncoder:
     return clip_from_artifact(tensors, model, source=str(run.artifact_path("clip", "base")))
 
 
-def proposals_name(run: Run) -> str:
-    """The newest proposals artifact; `teacher` where there is none yet."""
-    return run.newest("proposals") or "teacher"
+@dataclass(frozen=True)
+class ArtifactOptions:
+    """Which artifacts of the run directory a stage takes, where it is not to be the newest.
+
+    Attributes:
+        proposals: the name of a proposals artifact, such as `teacher` or `student-2`.
+    """
+
+    proposals: str | None = None
+
+
+def proposals_name(run: Run, recipe: Recipe) -> str:
+    """The proposals artifact that the recipe names, else the newest; `teacher` without any."""
+    named = build("artifacts", recipe.section("artifacts"), ArtifactOptions).proposals
+    return named or run.newest("proposals") or "teacher"
 
 
 def proposer_of(run: Run, recipe: Recipe, *, device: torch.device) -> Proposer:
-    """The recipe's proposer with the newest weights of the run directory.
+    """The recipe's proposer with its weights from the run directory, see `proposals_name`.
 
     Args:
         run: holds proposals/<name>.
-        recipe: its section `proposer`.
+        recipe: its sections `proposer` and `artifacts`.
         device: where it computes.
 
     Raises:
         RunError: the run directory has no proposals artifact.
         CheckpointError: weights that are damaged or of another model.
     """
-    name = proposals_name(run)
+    name = proposals_name(run, recipe)
     tensors, _ = run.load_artifact("proposals", name)
     target, options = choose("proposer", recipe.section("proposer"), PROPOSERS)
     proposer = build("proposer", options, target)
@@ -102,11 +115,11 @@ def artifacts_of(run: Run, recipe: Recipe, *, proposer: bool = True) -> tuple[st
     """The artifacts that a segmenter of this recipe is built from, as `kind/name`.
 
     Args:
-        run: whose newest proposals are taken.
+        run: whose newest proposals are taken if the recipe names none.
         recipe: says which CLIP and which mask encoder.
         proposer: whether a proposer is part of it.
     """
-    names = [f"proposals/{proposals_name(run)}"] if proposer else []
+    names = [f"proposals/{proposals_name(run, recipe)}"] if proposer else []
     if recipe.section("clip").get("name") != "open_clip":
         names.append("clip/base")
     tuned = tuned_artifact(encoder_section(recipe))

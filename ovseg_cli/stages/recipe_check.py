@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from ..checkpoints.run_parts import ArtifactOptions
 from ..classification import Classification
 from ..clip.loading import load_open_clip
 from ..clip.small import build_small_clip
@@ -27,6 +28,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "mask_encoder": dict(MASK_ENCODERS),
 }
 SCHEMAS: dict[str, Callable[..., Any]] = {
+    "artifacts": ArtifactOptions,
     "dataset": DatasetOptions,
     "shapes": ShapesOptions,
     "framing": FramingOptions,

@@ -97,7 +97,7 @@ def mode_of(recipe: Recipe) -> str:
 def _inputs(settings: Settings) -> dict[str, str]:
     """The artifacts and annotations that decide the result, with their hashes."""
     run, recipe = settings.run, settings.recipe
-    artifacts = [("proposals", proposals_name(run))]
+    artifacts = [("proposals", proposals_name(run, recipe))]
     if recipe.section("clip").get("name") != "open_clip":
         artifacts.append(("clip", "base"))
     hashes = {
