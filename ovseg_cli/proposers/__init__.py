@@ -2,6 +2,9 @@
 
 from typing import Protocol, runtime_checkable
 
+from jaxtyping import Float
+from torch import Tensor
+
 from ..structures import FramedImage, Proposals
 from .ground_truth import ground_truth_proposals
 from .mask2former import Mask2Former
@@ -16,6 +19,19 @@ class Proposer(Protocol):
         ...
 
 
+@runtime_checkable
+class TrainableProposer(Proposer, Protocol):
+    """A proposer that can be trained, on its own proposals too."""
+
+    def propose_batch(self, images: Float[Tensor, "B 3 H W"]) -> list[Proposals]:
+        """Masks and object scores of every image, without gradient.
+
+        Args:
+            images: RGB, 0 to 255, without padding; height and width multiples of 32.
+        """
+        ...
+
+
 PROPOSERS = {"mask2former": Mask2Former}
 
-__all__ = ["PROPOSERS", "Mask2Former", "Proposer", "ground_truth_proposals"]
+__all__ = ["PROPOSERS", "Mask2Former", "Proposer", "TrainableProposer", "ground_truth_proposals"]

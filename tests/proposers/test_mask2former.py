@@ -4,7 +4,7 @@ from plain import mask2former as plain
 
 from ovseg_cli.checkpoints.mask2former import load_backbone, mask2former_weights
 from ovseg_cli.errors import CheckpointError, RecipeError
-from ovseg_cli.proposers import PROPOSERS, Mask2Former, Proposer
+from ovseg_cli.proposers import PROPOSERS, Mask2Former, Proposer, TrainableProposer
 from ovseg_cli.proposers.mask2former.mask_decoder import _allowed
 from ovseg_cli.proposers.mask2former.resnet import BACKBONES, ResNet
 from ovseg_cli.structures import Frame, FramedImage
@@ -60,6 +60,19 @@ def test_training_and_proposing_see_the_same_image(model):
         final = model(image.unsqueeze(0))[-1]
     proposals = model.propose(framed(image, (64, 96)))
     assert torch.allclose(proposals.mask_logits, final.mask_logits[0], atol=1e-4)
+
+
+def test_a_batch_gives_what_its_images_give_alone(model):
+    images = torch.rand(2, 3, 64, 96) * 255
+    together = model.propose_batch(images)
+    assert isinstance(model, TrainableProposer)
+    assert len(together) == 2
+    for image, found in zip(images, together, strict=True):
+        alone = model.propose(framed(image, (64, 96)))
+        assert found.frame == alone.frame
+        assert torch.allclose(found.mask_logits, alone.mask_logits, atol=1e-4)
+        assert torch.allclose(found.scores, alone.scores, atol=1e-5)
+        assert not found.mask_logits.requires_grad
 
 
 def test_what_is_in_the_padding_does_not_matter(model):

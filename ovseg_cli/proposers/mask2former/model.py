@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from ...errors import RecipeError
-from ...structures import FramedImage, Proposals
+from ...structures import Frame, FramedImage, Proposals
 from .mask_decoder import MaskDecoder, MaskPredictions
 from .pixel_decoder import GROUPS, PixelDecoder
 from .resnet import BACKBONES, ResNet
@@ -129,6 +129,23 @@ class Mask2Former(nn.Module):
         image = framed.pixels[:, :height, :width].to(self.mean.device)
         normalised = image.new_zeros(framed.pixels.shape)
         normalised[:, :height, :width] = (image - self.mean) / self.std
-        final = self.predictions(normalised.unsqueeze(0))[-1]
-        scores = final.class_logits[0].float().softmax(-1)[:, 0]
-        return Proposals(final.mask_logits[0].float(), framed.frame, scores)
+        return self._proposals(normalised.unsqueeze(0), framed.frame)[0]
+
+    @torch.no_grad()
+    def propose_batch(self, images: Float[Tensor, "B 3 H W"]) -> list[Proposals]:
+        """Each image's masks, one a query, with their object scores.
+
+        Args:
+            images: RGB, 0 to 255, without padding; height and width multiples of 32.
+        """
+        size = (images.shape[-2], images.shape[-1])
+        normalised = (images.to(self.mean.device) - self.mean) / self.std
+        return self._proposals(normalised, Frame(padded=size, resized=size, original=size))
+
+    def _proposals(self, normalised: Tensor, frame: Frame) -> list[Proposals]:
+        final = self.predictions(normalised)[-1]
+        scores = final.class_logits.float().softmax(-1)[..., 0]
+        return [
+            Proposals(masks.float(), frame, image_scores)
+            for masks, image_scores in zip(final.mask_logits, scores, strict=True)
+        ]
