@@ -135,7 +135,7 @@ def test_a_run_without_artifacts_names_the_command(tmp_path: Path) -> None:
 
 
 def test_the_artifacts_of_a_recipe_are_named(tmp_path: Path) -> None:
-    tuned = Recipe("r", sections={"mask_encoder": {"name": "mask_class_tokens", "query": "new"}})
+    tuned = Recipe("r", sections={"mask_encoder": {"name": "mask_class_tokens", "variant": "q"}})
     assert artifacts_of(Run(tmp_path), tuned) == ("proposals/teacher", "clip/base", "clip/masq")
     assert artifacts_of(Run(tmp_path), Recipe("r"), proposer=False) == ("clip/base",)
 

@@ -4,6 +4,7 @@ Extra tokens that only read the image (mask class tokens) need its keys and valu
 the image's own stream is what it would be without them.
 """
 
+import copy
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
@@ -23,11 +24,13 @@ class ImageLayer(NamedTuple):
         normed: the tokens that enter the layer, after its first norm.
         keys: their keys, heads split.
         values: their values, heads split.
+        entering: the tokens that enter the layer, before its first norm.
     """
 
     normed: Float[Tensor, "B L C"]
     keys: Float[Tensor, "B heads L d"]
     values: Float[Tensor, "B heads L d"]
+    entering: Float[Tensor, "B L C"]
 
 
 def plain_vision_transformer(visual: nn.Module) -> VisionTransformer:
@@ -91,12 +94,38 @@ def image_layers(
             normed = block.ln_1(tokens)
             queries, keys, values = _project(block, normed, first=0)
             attended = F.scaled_dot_product_attention(queries, keys, values)
-            tokens = finish_block(block, tokens, attended)
-        yield ImageLayer(normed, keys, values)
+            entering, tokens = tokens, finish_block(block, tokens, attended)
+        yield ImageLayer(normed, keys, values, entering)
     with torch.no_grad():
         normed = last.ln_1(tokens)
         keys, values = _project(last, normed, first=last.attn.embed_dim)
-    yield ImageLayer(normed, keys, values)
+    yield ImageLayer(normed, keys, values, tokens)
+
+
+def reread(block: ResidualAttentionBlock, image: ImageLayer) -> ImageLayer:
+    """The image's tokens with the keys and values that another tower's block makes of them.
+
+    Args:
+        block: the same layer of the other tower, whose first norm and projections are used.
+        image: the layer of the tower whose image it is.
+    """
+    normed = block.ln_1(image.entering)
+    keys, values = _project(block, normed, first=block.attn.embed_dim)
+    return ImageLayer(normed, keys, values, image.entering)
+
+
+def second_tower(visual: VisionTransformer) -> VisionTransformer:
+    """A trainable copy of the tower, without what only an image's patches pass through.
+
+    It has no patch convolution and no positions, so `image_tokens` is not for it.
+
+    Args:
+        visual: the tower, left as it is.
+    """
+    tower = copy.deepcopy(visual)
+    tower.conv1 = nn.Identity()
+    del tower.positional_embedding
+    return tower.requires_grad_(True)
 
 
 def _project(block: ResidualAttentionBlock, normed: Tensor, *, first: int) -> list[Tensor]:

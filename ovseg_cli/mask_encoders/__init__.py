@@ -40,6 +40,7 @@ def tuned_artifact(section: Mapping[str, Any]) -> str | None:
     Args:
         section: the recipe's `mask_encoder`, its name included.
     """
-    if section["name"] == "mask_class_tokens" and section.get("query") == "new":
-        return "masq"
+    variant = section.get("variant", "freeze")
+    if section["name"] == "mask_class_tokens" and variant != "freeze":
+        return "masq" if variant == "q" else f"masq-{variant}"
     return None

@@ -59,7 +59,7 @@ class MasqOptions:
         gradient_clip: largest norm of the whole gradient; 0 is no clipping.
         tuned_share: the weights that are kept are this share of the way from where tuning began to
             where it ended; 1 is the end (published), less keeps more of CLIP (WiSE-FT, Wortsman
-            et al., CVPR 2022) and needs query_init "clip".
+            et al., CVPR 2022) and needs the mask encoder's init "clip".
     """
 
     steps: PositiveInt = 10_000
@@ -142,7 +142,8 @@ def tune_masq(
     )
     tensors = tuned_share(beginning, encoder.tuned_tensors(), options.tuned_share)
     if distributed.is_main():
-        model = {"mode": "masq", "base": "base", "mask_encoder": encoder_options}
+        tuned = {"variant": encoder.variant, "init": encoder.init}
+        model = {"mode": "masq", "base": "base", "mask_encoder": tuned}
         settings.run.save_artifact("clip", artifact, tensors, model)
     parameters = sum(value.numel() for value in tensors.values())
     return {
@@ -184,10 +185,10 @@ def _check(
             f"[tune_clip] image_size: {options.image_size} is not a multiple of 32, as the "
             "proposer needs"
         )
-    if options.tuned_share != 1 and encoder_options.get("query_init") != "clip":
+    if options.tuned_share != 1 and encoder_options.get("init") != "clip":
         raise RecipeError(
-            "[tune_clip] tuned_share: weights between random and tuned queries mean nothing; set "
-            "mask_encoder.query_init to clip, or tuned_share to 1"
+            "[tune_clip] tuned_share: weights between random and tuned ones mean nothing; set "
+            "mask_encoder.init to clip, or tuned_share to 1"
         )
     if classification.background is None:
         raise RecipeError(

@@ -146,7 +146,7 @@ def main() -> None:
     device = torch.device(options.device)
 
     clip = load_open_clip(architecture=options.model, pretrained=None)
-    encoder = MaskClassTokens(clip, query="new").to(device).train()
+    encoder = MaskClassTokens(clip, variant="q").to(device).train()
     plain = PlainMaskClassTokens(encoder)
     images = torch.rand(1, 3, 800, 1088, device=device) * 255
     coarse = torch.randn(1, options.masks, 8, 8, device=device)

@@ -21,7 +21,7 @@ def released_state(encoder: MaskClassTokens) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("prefix", ["", "masqclip."])
 def test_everything_is_taken_and_nothing_is_left_over(prefix: str) -> None:
-    encoder = MaskClassTokens(tiny_clip(), query="new")
+    encoder = MaskClassTokens(tiny_clip(), variant="q")
     state = {f"{prefix}{name}": value for name, value in released_state(encoder).items()}
     if prefix:
         state |= {
@@ -31,7 +31,7 @@ def test_everything_is_taken_and_nothing_is_left_over(prefix: str) -> None:
     weights = import_masqclip(state, source="released.pth")
     assert weights.visual.keys() == encoder.clip.model.visual.state_dict().keys()
     assert weights.mask_class_tokens.keys() == encoder.tuned_tensors().keys()
-    fresh = MaskClassTokens(tiny_clip(), query="new", seed=5)
+    fresh = MaskClassTokens(tiny_clip(), variant="q", seed=5)
     fresh.load_tuned_tensors(weights.mask_class_tokens, source="released.pth")
     assert all(
         torch.equal(value, encoder.tuned_tensors()[name])
@@ -40,7 +40,7 @@ def test_everything_is_taken_and_nothing_is_left_over(prefix: str) -> None:
 
 
 def test_open_clips_own_tower_lacks_only_the_tuned_parts() -> None:
-    encoder = MaskClassTokens(tiny_clip(layers=3), query="new")
+    encoder = MaskClassTokens(tiny_clip(layers=3), variant="q")
     tuned = encoder.tuned_tensors()
     assert len(tuned) == 2 * 3 + 1
     assert sorted(tuned)[0] == "mask_position"

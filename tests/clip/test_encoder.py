@@ -69,7 +69,7 @@ def test_image_layers_are_what_open_clips_own_blocks_compute() -> None:
     weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
     expected = F.linear(block.ln_1(inputs[0]), weight[width:], bias[width:])
     *_, last = image_layers(visual, pixels)
-    ours = torch.cat([part.transpose(1, 2).flatten(2) for part in last], dim=-1)
+    ours = torch.cat([part.transpose(1, 2).flatten(2) for part in (last.keys, last.values)], dim=-1)
     torch.testing.assert_close(ours, expected.detach(), atol=1e-5, rtol=1e-5)
     assert not ours.requires_grad
 

@@ -158,6 +158,6 @@ def released(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> MaskClassT
         dim=metadata["output_dim"],
     )
     load_weights(clip.visual, weights.visual, source="visual")
-    encoder = MaskClassTokens(clip, query="new")
+    encoder = MaskClassTokens(clip, variant="q")
     encoder.load_state_dict(weights.mask_class_tokens, strict=False)
     return encoder

@@ -27,7 +27,7 @@ def test_the_tiny_recipe_differs_from_the_papers_in_numbers_only():
         ("tune_clip: {stepps: 3}", r"\[tune_clip\] stepps: .* did you mean 'steps'"),
         ("proposer: {name: mask2forme}", "did you mean 'mask2former'"),
         ("clip: {name: small, wide: 3}", r"\[clip\] wide"),
-        ("mask_encoder: {name: mask_class_tokens, query: old}", "expected one of clip, new"),
+        ("mask_encoder: {name: mask_class_tokens, variant: x}", "expected one of freeze, q, k"),
         ("framing: {size_divisor: 0}", r"\[framing\] size_divisor"),
         ("inference: {top_k: -1}", r"\[inference\] top_k"),
         ("dataset: {train: x}", r"\[dataset\] root is missing"),

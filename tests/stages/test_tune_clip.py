@@ -82,7 +82,7 @@ def settings(tmp_path: Path, shapes: Path) -> Settings:
     sections: dict[str, dict[str, Any]] = {
         "dataset": {"root": str(shapes)},
         "proposer": {"name": "mask2former", **PROPOSER},
-        "mask_encoder": {"name": "mask_class_tokens", "query": "new"},
+        "mask_encoder": {"name": "mask_class_tokens", "variant": "q"},
         "tune_clip": {"steps": 3, "batch_size": 2, "image_size": 128},
     }
     return Settings(run, Recipe("test", seed=0, sections=sections))
@@ -105,7 +105,7 @@ def test_the_artifact_holds_what_was_tuned_and_names_what_it_sits_on(settings: S
     assert outcome.results["parameters"] == 32 + 2 * (32 * 32 + 32)
     assert outcome.results["parameters"] == sum(value.numel() for value in tensors.values())
     assert model["base"] == "base"
-    assert model["mask_encoder"] == {"query": "new"}
+    assert model["mask_encoder"] == {"variant": "q", "init": "released"}
     json.dumps(model)
     fresh = MaskClassTokens(ClipEncoder(build_small_clip(**CLIP)), **model["mask_encoder"], seed=0)
     assert not torch.equal(fresh.query_projections[0].weight, tensors["query_projections.0.weight"])
@@ -142,7 +142,7 @@ def test_two_processes_tune_what_one_tunes_with_the_same_global_batch(settings: 
         [*torchrun, *stage], check=True, env=environment, capture_output=True, timeout=120
     )
     two = artifact(settings)
-    fresh = MaskClassTokens(ClipEncoder(build_small_clip(**CLIP)), query="new", seed=0)
+    fresh = MaskClassTokens(ClipEncoder(build_small_clip(**CLIP)), variant="q", seed=0)
     for name, value in one.items():
         moved = (value - fresh.tuned_tensors()[name]).abs().max()
         assert name == "mask_position" or moved > 0.005
@@ -150,7 +150,7 @@ def test_two_processes_tune_what_one_tunes_with_the_same_global_batch(settings: 
 
 
 def test_a_share_of_nothing_keeps_clips_own_queries(settings: Settings) -> None:
-    settings = changed(settings, "mask_encoder", query_init="clip")
+    settings = changed(settings, "mask_encoder", init="clip")
     tune_clip(changed(settings, "tune_clip", tuned_share=0.0))
     clip = settings.run.load_artifact("clip", "base")[0]
     own = clip["visual.transformer.resblocks.0.attn.in_proj_weight"][:32]
@@ -177,8 +177,8 @@ def test_a_run_without_a_clip_says_which_command_makes_it(settings: Settings) ->
 @pytest.mark.parametrize(
     ("section", "options", "message"),
     [
-        ("mask_encoder", {"query": "clip"}, r"\[mask_encoder\]: this mode tunes mask_class_tokens"),
-        ("tune_clip", {"tuned_share": 0.5}, r"\[tune_clip\] tuned_share: .*query_init to clip"),
+        ("mask_encoder", {"variant": "freeze"}, r"\[mask_encoder\]: this mode tunes mask_class_tokens"),
+        ("tune_clip", {"tuned_share": 0.5}, r"\[tune_clip\] tuned_share: .*mask_encoder.init to clip"),
         ("tune_clip", {"stepps": 5}, r"\[tune_clip\] stepps: .*did you mean 'steps'"),
         ("tune_clip", {"batch_size": 0}, r"\[tune_clip\] batch_size"),
         ("classification", {"background": None}, r"\[classification\] background"),
@@ -205,7 +205,7 @@ class HalfImage:
 
 def examples(shapes: Path, **options: Any) -> MasqExamples:
     clip = ClipEncoder(build_small_clip(**CLIP))
-    encoder = MaskClassTokens(clip, query="new")
+    encoder = MaskClassTokens(clip, variant="q")
     settings = MasqOptions(**{"image_size": 128, **options})
     dataset = CocoDataset(shapes, "train")
     return MasqExamples(dataset, HalfImage(), encoder, options=settings, seed=3)
