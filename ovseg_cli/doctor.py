@@ -98,16 +98,16 @@ def _torchvision_pair() -> Finding:
 
 
 def _torchvision_operators() -> Finding:
-    """Only CLIP's tower is needed from torchvision, so that missing operators are no fault."""
+    """Ours take the place of missing ones, so that these are no fault."""
     name = "torchvision operators"
     problem = _import_problem("ovseg_cli.torchvision_ops") or _import_problem("torchvision")
     if problem is not None:
         return Finding(name, problem, "install a torchvision that fits torch, see above")
-    import torch
+    from .torchvision_ops import are_declared_here
 
-    if hasattr(torch.ops.torchvision, "roi_align"):
+    if not are_declared_here():
         return Finding(name, "compiled")
-    return Finding(name, "declared by ovseg (built for another torch); all that is needed works")
+    return Finding(name, "plain ones of ovseg (built for another torch); all that is needed works")
 
 
 def _package_check(package: str) -> Callable[[], Finding]:
