@@ -33,6 +33,7 @@ SECTIONS = (
     "distill",
     "tune_clip",
     "evaluate",
+    "targets",
 )
 MAX_BYTES = 1_000_000
 RANGE_ERRORS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")

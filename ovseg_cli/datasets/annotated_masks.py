@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from ovseg_cli.errors import InputError
+
+LABEL_MODES = {"L": 255, "P": 255, "I;16": 65535, "I;16B": 65535}  # with the value of void
 
 
 def read_rgb(path: Path, size: tuple[int, int]) -> UInt8[Tensor, "3 H W"]:
@@ -52,6 +54,19 @@ def read_panoptic_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
         raise InputError(f"{path}: the PNG is {found}, its image is {expected}")
     channels = np.asarray(image)[..., :3].astype(np.int32)
     return np.asarray(channels @ np.array([1, 256, 65536], dtype=np.int32))
+
+
+def read_label_map(path: Path) -> Int[Tensor, "H W"]:
+    """The (H, W) class indices of an 8 or 16 bit label map, -1 where it has its greatest value.
+
+    Raises:
+        InputError: the file is missing, damaged or no label map.
+    """
+    image = _open(path)
+    if image.mode not in LABEL_MODES:
+        raise InputError(f"{path}: a label map has one channel of 8 or 16 bits, not {image.mode}")
+    labels = np.asarray(image).astype(np.int64)
+    return torch.from_numpy(np.where(labels == LABEL_MODES[image.mode], -1, labels))
 
 
 def panoptic_masks(

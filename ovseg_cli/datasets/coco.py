@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from ovseg_cli.datasets.annotated_masks import instance_mask, panoptic_masks, read_rgb
+from ovseg_cli.datasets.class_lists import ClassList, Part, restricted
 from ovseg_cli.datasets.coco_files import ImageRecord, Kind, read_annotations, read_captions
 from ovseg_cli.errors import InputError
 from ovseg_cli.structures import Sample, Vocabulary
@@ -23,31 +24,50 @@ from ovseg_cli.structures import Sample, Vocabulary
 class CocoDataset:
     """A split of a dataset in COCO's layout; images and masks are decoded when asked for."""
 
-    def __init__(self, root: Path, split: str, *, annotations: Kind = "panoptic") -> None:
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        *,
+        annotations: Kind = "panoptic",
+        class_list: ClassList | None = None,
+        part: Part = "all",
+        images: str | None = None,
+        file: str | None = None,
+    ) -> None:
         """Reads and checks the split's annotation file.
 
         Args:
             root: the folder that holds `annotations/` and the image folders.
             split: such as `val2017`.
             annotations: `panoptic` has every pixel's segment, `instances` things alone.
+            class_list: the classes to read, and their words; None for the file's own.
+            part: of these the ones that are seen in training, or unseen; see `restricted`.
+            images: the image folder below the root where it is not the split's name.
+            file: the annotation file below the root where it is none of those above; panoptic
+                PNGs lie in a folder of its name.
 
         Raises:
             InputError: a file or folder is missing or damaged; the first bad entry is named.
         """
         self.root, self.split, self.kind = Path(root), split, annotations
         folder = self.root / "annotations"
-        self._file = folder / f"{annotations}_{split}.json"
+        self._file = self.root / (file or f"annotations/{annotations}_{split}.json")
         if not self._file.is_file():
             raise InputError(f"{self._file}: no such file; {self._splits_there(folder)}")
         content = read_annotations(self._file, annotations, folder / "vocabulary.json")
+        if class_list is not None or part != "all":
+            content = restricted(
+                content, self._file, annotations, class_list=class_list, part=part
+            )
         self.vocabulary: Vocabulary = content.vocabulary
         self.class_of: dict[int, int] = content.class_of
         self.records: tuple[ImageRecord, ...] = content.records
         self._captions = read_captions(folder / f"captions_{split}.json")
-        self._images = self.root / split
+        self._images = self.root / (images or split)
         if not self._images.is_dir():
             raise InputError(f"{self._images}: no such folder; it should hold the split's images")
-        self._panoptic = self._panoptic_folder(folder)
+        self._panoptic = self._panoptic_folder()
 
     @property
     def name(self) -> str:
@@ -87,6 +107,15 @@ class CocoDataset:
         record = self.records[index]
         return read_rgb(self._images / record.file_name, record.size)
 
+    def marked(self, index: int, flag: str) -> Bool[Tensor, " M"]:
+        """Which of an image's segments have a flag in the annotation file.
+
+        Args:
+            index: the image's.
+            flag: the key of the segments' entries.
+        """
+        return torch.tensor([bool(s.get(flag)) for s in self.records[index].segments]).bool()
+
     def captions(self, index: int) -> tuple[str, ...]:
         """The sentences about an image, possibly none."""
         return self._captions.get(self.records[index].image_id, ())
@@ -95,8 +124,9 @@ class CocoDataset:
         if not record.segments:
             return torch.zeros((0, *record.size), dtype=torch.bool)
         if self.kind == "panoptic":
+            path = self._panoptic / str(record.panoptic_file)
             ids = [segment["id"] for segment in record.segments]
-            return panoptic_masks(self._panoptic / str(record.panoptic_file), ids, record.size)
+            return panoptic_masks(path, [*ids, *record.left_out], record.size)[: len(ids)]
         return torch.stack([self._instance(segment, record) for segment in record.segments])
 
     def _instance(self, segment: dict[str, object], record: ImageRecord) -> Tensor:
@@ -105,12 +135,12 @@ class CocoDataset:
         except InputError as error:
             raise InputError(f"{self._file}: annotation {segment['id']}: {error}") from error
 
-    def _panoptic_folder(self, folder: Path) -> Path:
-        name = f"panoptic_{self.split}"
-        found = [path for path in (folder / name, self.root / name) if path.is_dir()]
+    def _panoptic_folder(self) -> Path:
+        beside = self._file.with_suffix("")
+        found = [path for path in (beside, self.root / beside.name) if path.is_dir()]
         if self.kind == "panoptic" and not found:
-            raise InputError(f"{folder / name}: no such folder; it should hold the panoptic PNGs")
-        return found[0] if found else folder / name
+            raise InputError(f"{beside}: no such folder; it should hold the panoptic PNGs")
+        return found[0] if found else beside
 
     def _splits_there(self, folder: Path) -> str:
         names = sorted(path.stem for path in folder.glob(f"{self.kind}_*.json"))

@@ -25,6 +25,7 @@ class ImageRecord:
         size: (height, width) in pixels.
         panoptic_file: the panoptic PNG's name, None without one.
         segments: `segments_info` entries, or instance annotations.
+        left_out: ids of segments of classes that were not chosen.
     """
 
     image_id: int
@@ -32,6 +33,7 @@ class ImageRecord:
     size: tuple[int, int]
     panoptic_file: str | None
     segments: tuple[dict[str, Any], ...]
+    left_out: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,112 @@
+"""Semantic datasets: a folder of images, and a folder of label maps of the same names.
+
+ADE20K's 847 classes (16 bit TIFF) and PASCAL Context's 59 (PNG) and 459 (16 bit TIFF), prepared as
+MasQCLIP and MaskCLIP expect them: a pixel is its class's index, 255 or 65535 is void.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from ovseg_cli.datasets.annotated_masks import read_label_map, read_rgb
+from ovseg_cli.errors import InputError
+from ovseg_cli.structures import Sample, Vocabulary
+
+MAP_SUFFIXES = (".png", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class SemanticMaps:
+    """Images with one mask a class; they are decoded when asked for."""
+
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        vocabulary: Vocabulary,
+        *,
+        images: str,
+        maps: str,
+        file: str | None = None,
+    ) -> None:
+        """Finds the label maps and their images.
+
+        Args:
+            root: the dataset's folder.
+            split: its name, for results.
+            vocabulary: the classes in the order of the maps' values.
+            images: the image folder below the root.
+            maps: the folder of the label maps below the root.
+            file: a text file below the root with the names to read, a line each, with or without
+                an ending; None for every map.
+
+        Raises:
+            InputError: a folder, file, map or image is missing.
+        """
+        self.root, self.split, self.vocabulary = Path(root), split, vocabulary
+        self._images, self._maps = self.root / images, self.root / maps
+        for folder, content in ((self._images, "images"), (self._maps, "label maps")):
+            if not folder.is_dir():
+                raise InputError(f"{folder}: no such folder; it should hold the split's {content}")
+        stems = _listed(self.root / file) if file else _stems(self._maps)
+        self._files = [
+            (_found(self._images, stem, IMAGE_SUFFIXES), _found(self._maps, stem, MAP_SUFFIXES))
+            for stem in stems
+        ]
+
+    @property
+    def name(self) -> str:
+        """The dataset's folder name and split."""
+        return f"{self.root.resolve().name}-{self.split}"
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image and a mask for each of its classes.
+
+        Raises:
+            InputError: image or map cannot be read, or a pixel is of no class.
+        """
+        path, map_path = self._files[index]
+        label_map = read_label_map(map_path)
+        if int(label_map.max()) >= len(self.vocabulary):
+            raise InputError(
+                f"{map_path}: value {int(label_map.max())}, but there are {len(self.vocabulary)} "
+                "classes, from 0; prepare the maps for this class list"
+            )
+        labels = label_map.unique()
+        labels = labels[labels >= 0]
+        return Sample(
+            image=read_rgb(path, (label_map.shape[0], label_map.shape[1])),
+            image_id=index + 1,
+            file_name=path.name,
+            masks=label_map == labels[:, None, None],
+            labels=labels,
+            is_crowd=torch.zeros(len(labels), dtype=torch.bool),
+        )
+
+
+def _stems(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.iterdir() if path.suffix.lower() in MAP_SUFFIXES)
+
+
+def _listed(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a list of images: {error}") from error
+    endings = (*IMAGE_SUFFIXES, *MAP_SUFFIXES)
+    names = [line.strip() for line in lines if line.strip()]
+    return [Path(name).stem if name.lower().endswith(endings) else name for name in names]
+
+
+def _found(folder: Path, stem: str, suffixes: tuple[str, ...]) -> Path:
+    for suffix in suffixes:
+        if (folder / f"{stem}{suffix}").is_file():
+            return folder / f"{stem}{suffix}"
+    raise InputError(f"{folder}: no {stem} with ending {', '.join(suffixes)}")
