@@ -88,7 +88,8 @@ def test_a_packed_run_predicts_and_scores_as_its_card_says(run, tmp_path):
     from ovseg_cli.stages.session import Settings
 
     tuned = ovseg("evaluate", "--run", run, *RECIPE, "--json")
-    ovseg("evaluate", "--run", run, *RECIPE, "--set", "mask_encoder.variant=freeze", "--name", "frozen")
+    frozen = ("--set", "mask_encoder.variant=freeze", "--name", "frozen")
+    ovseg("evaluate", "--run", run, *RECIPE, *frozen)
     ovseg("pack", tmp_path / "packed", "--run", run, *RECIPE)
     card = json.loads((tmp_path / "packed/card.json").read_text())
     assert card["evaluation"]["results"] == json.loads(tuned.stdout)

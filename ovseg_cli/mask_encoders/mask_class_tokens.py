@@ -182,4 +182,3 @@ class MaskClassTokens(nn.Module):
         embeddings = self(framed.pixels[None].to(device), visible)[0]
         valid = torch.ones(len(embeddings), dtype=torch.bool, device=device)
         return EncodedMasks(embeddings, proposals.mask_logits, valid)
-

@@ -8,6 +8,7 @@ from ovseg_cli.errors import RecipeError, UsageError
 from ovseg_cli.mask_encoders import tuned_artifact
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import file_hash
+from ovseg_cli.stages.masq_options import MasqOptions
 from ovseg_cli.stages.session import (
     Outcome,
     Settings,
@@ -15,7 +16,7 @@ from ovseg_cli.stages.session import (
     run_stage,
     train_split,
 )
-from ovseg_cli.stages.tune_masq import MasqOptions, tune_masq
+from ovseg_cli.stages.tune_masq import tune_masq
 
 SECTIONS = (
     "clip",

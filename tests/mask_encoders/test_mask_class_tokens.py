@@ -147,9 +147,7 @@ def test_no_masks_give_no_embeddings(images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_it_is_the_released_arithmetic(
-    images: Tensor, mask_logits: Tensor, variant: str
-) -> None:
+def test_it_is_the_released_arithmetic(images: Tensor, mask_logits: Tensor, variant: str) -> None:
     encoder = moved(tokens(variant=variant))
     plain = PlainMaskClassTokens(encoder)(images, mask_logits)
     ours = embed(encoder, images, mask_logits)

@@ -11,30 +11,24 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ovseg_cli.checkpoints.run_parts import clip_of, mask_encoder_of
+from ovseg_cli.classification import Classification, Synonyms
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.small import build_small_clip
-from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import CheckpointError, InputError, RecipeError, RunError, UsageError
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.proposers import Mask2Former
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run, StageRecord
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
+from ovseg_cli.stages.masq_examples import Batch
+from ovseg_cli.stages.masq_options import MasqOptions
 from ovseg_cli.stages.session import Settings
 from ovseg_cli.stages.tune_clip import tune_clip
-from ovseg_cli.stages.tune_masq import (
-    IGNORED,
-    MasqExamples,
-    MasqOptions,
-    seen_labels,
-    seen_vocabulary,
-    square,
-    tuned_share,
-)
-from ovseg_cli.structures import FramedImage, Proposals, Vocabulary
+from ovseg_cli.stages.tune_masq import masq_loss, seen_vocabulary, tuned_share
+from ovseg_cli.structures import TextEmbeddings, Vocabulary
 
 CLIP = {
     "embed_dim": 16,
@@ -157,6 +151,24 @@ def test_a_share_of_nothing_keeps_clips_own_queries(settings: Settings) -> None:
     torch.testing.assert_close(artifact(settings)["query_projections.0.weight"], own)
 
 
+@pytest.mark.parametrize("variant", ["v", "clip"])
+def test_every_variant_is_saved_by_its_own_name_and_used_again(
+    settings: Settings, variant: str
+) -> None:
+    settings = changed(settings, "mask_encoder", variant=variant)
+    outcome = tune_clip(changed(settings, "tune_clip", augmentation="jitter"))
+    assert outcome.artifact == f"clip/masq-{variant}"
+    tensors, model = settings.run.load_artifact("clip", f"masq-{variant}")
+    assert model["mask_encoder"] == {"variant": variant, "init": "released"}
+    clip = clip_of(settings.run, settings.recipe)
+    encoder = mask_encoder_of(settings.run, settings.recipe, clip, device=torch.device("cpu"))
+    assert isinstance(encoder, MaskClassTokens)
+    before = MaskClassTokens(clip, variant=variant).tuned_tensors()
+    for name, value in encoder.tuned_tensors().items():
+        assert torch.equal(value, tensors[name])
+        assert not torch.equal(value, before[name])
+
+
 @pytest.mark.parametrize("masks", ["ground_truth", "both"])
 def test_annotated_masks_can_be_classified_too(settings: Settings, masks: str) -> None:
     tune_clip(changed(settings, "tune_clip", masks=masks))
@@ -177,10 +189,11 @@ def test_a_run_without_a_clip_says_which_command_makes_it(settings: Settings) ->
 @pytest.mark.parametrize(
     ("section", "options", "message"),
     [
-        ("mask_encoder", {"variant": "freeze"}, r"\[mask_encoder\]: this mode tunes mask_class_tokens"),
-        ("tune_clip", {"tuned_share": 0.5}, r"\[tune_clip\] tuned_share: .*mask_encoder.init to clip"),
+        ("mask_encoder", {"variant": "freeze"}, r"\[mask_encoder\]: .* with nothing to tune"),
+        ("tune_clip", {"tuned_share": 0.5}, r"\[tune_clip\] tuned_share: .*init to clip"),
         ("tune_clip", {"stepps": 5}, r"\[tune_clip\] stepps: .*did you mean 'steps'"),
         ("tune_clip", {"batch_size": 0}, r"\[tune_clip\] batch_size"),
+        ("tune_clip", {"augmentation": "jitter", "flip": False}, r"\[tune_clip\] flip: jitter"),
         ("classification", {"background": None}, r"\[classification\] background"),
     ],
 )
@@ -191,81 +204,40 @@ def test_options_that_cannot_be_used_are_named(
         tune_clip(changed(settings, section, **options))
 
 
-class HalfImage:
-    """Proposes the left half, and nothing."""
-
-    calls = 0
-
-    def propose(self, framed: FramedImage) -> Proposals:
-        self.calls += 1
-        logits = torch.full((2, 16, 16), -5.0)
-        logits[0, :, :8] = 5
-        return Proposals(logits, framed.frame, torch.ones(2))
-
-
-def examples(shapes: Path, **options: Any) -> MasqExamples:
-    clip = ClipEncoder(build_small_clip(**CLIP))
-    encoder = MaskClassTokens(clip, variant="q")
-    settings = MasqOptions(**{"image_size": 128, **options})
-    dataset = CocoDataset(shapes, "train")
-    return MasqExamples(dataset, HalfImage(), encoder, options=settings, seed=3)
-
-
-def test_a_batch_is_a_function_of_the_step_alone(shapes: Path) -> None:
-    first, second = examples(shapes), examples(shapes)
-    first.batch_at(0)
-    for own, other in zip(first.batch_at(5), second.batch_at(5), strict=True):
-        assert torch.equal(own, other)
-
-
-def test_every_image_comes_once_an_epoch(shapes: Path) -> None:
-    some = examples(shapes)
-    for epoch in range(3):
-        drawn = [some.drawn(epoch * 4 + place)[0] for place in range(4)]
-        assert sorted(drawn) == [0, 1, 2, 3]
-
-
-def test_proposals_are_made_once_and_kept_exactly(shapes: Path) -> None:
-    some = examples(shapes)
-    first = some.example(0, False)
-    again = some.example(0, False)
-    assert some.proposer.calls == 1
-    assert all(torch.equal(own, other) for own, other in zip(first, again, strict=True))
-    visible = first[1].view(2, 4, 4)
-    assert visible[0].all(dim=0).tolist() == [True, True, False, False]
-    assert not visible[1].any()
-
-
-def test_annotated_masks_keep_their_own_labels(shapes: Path) -> None:
-    some = examples(shapes, masks="both")
-    sample = some.dataset[0]
-    image, visible, labels = some.example(0, False)
-    mirrored, turned, _ = some.example(0, True)
-    assert labels[2:].tolist() == some.label_of[sample.labels].tolist()
-    assert torch.equal(mirrored, image.flip(-1))
-    grid = visible[2:].unflatten(1, (4, 4))
-    assert torch.equal(turned[2:].unflatten(1, (4, 4)), grid.flip(-1))
-
-
-def test_a_seen_class_keeps_its_order_and_an_unseen_one_has_no_label() -> None:
+def test_the_words_of_tuning_are_those_of_seen_classes() -> None:
     names = ("a", "b", "c")
     vocabulary = Vocabulary(names, tuple((n,) for n in names), (True,) * 3, (True, False, True))
-    background, labels = seen_labels(vocabulary)
-    assert background == 2
-    assert labels.tolist() == [0, IGNORED, 1]
     assert seen_vocabulary(vocabulary).names == ("a", "c")
     assert seen_vocabulary(replace(vocabulary, seen=())).names == names
+
+
+class Fixed(nn.Module):
+    """Embeddings of one image's two masks, whatever the image."""
+
+    def forward(self, images: Tensor, visible: Tensor) -> Tensor:
+        return torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+
+
+@pytest.mark.parametrize(("synonyms", "own"), [("mean", 0.5**0.5), ("max", 1.0)])
+def test_a_class_of_several_words_is_learned_as_it_is_predicted(
+    synonyms: Synonyms, own: float
+) -> None:
+    """Two words at right angles: their mean lies between them, the better of them is hit."""
+    texts = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    loss = masq_loss(
+        Fixed(),
+        Batch(torch.zeros(1, 3, 4, 4), torch.ones(1, 2, 1).bool(), torch.tensor([[0, -100]])),
+        text_embeddings=TextEmbeddings(texts, torch.tensor([0, 0, 1]), has_background=True),
+        classification=Classification(scale=2.0, synonyms=synonyms),
+        options=MasqOptions(loss_weight=3.0),
+    )
+    expected = 3 * torch.tensor(-2 * own).exp().log1p()
+    torch.testing.assert_close(loss["classification"], expected)
 
 
 def test_half_the_share_is_half_way() -> None:
     halfway = tuned_share({"w": torch.tensor([0.0])}, {"w": torch.tensor([4.0])}, 0.5)
     assert halfway["w"].item() == 2
-
-
-def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
-    image = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
-    assert torch.equal(square(image, 8, False), image.float())
-    assert square(image, 4, True).shape == (3, 4, 4)
 
 
 @pytest.mark.gpu
