@@ -20,6 +20,8 @@ from .masks import binary_cross_entropy, dice_loss, sampled
 from .matching import matched, matching_cost
 from .points import Points, RandomPoints
 
+SMALLEST_COUNT = 1e-6  # a weighted mean over nothing is 0, not NaN
+
 
 @dataclass(frozen=True)
 class MaskTargets:
@@ -66,6 +68,7 @@ class SetCriterion:
         oversample: candidates a point.
         importance: share of the points taken where the mask is least certain.
         normaliser: `global` sums of all processes, or each `process`'s mean as released.
+        class_losses: of `every` prediction, or of the `last` alone; all of them match by class.
     """
 
     class_weight: float = 2.0
@@ -76,6 +79,7 @@ class SetCriterion:
     oversample: float = 3.0
     importance: float = 0.75
     normaliser: Literal["global", "process"] = "global"
+    class_losses: Literal["every", "last"] = "every"
 
     def __call__(
         self,
@@ -84,6 +88,7 @@ class SetCriterion:
         *,
         seed: int,
         step: int,
+        counts: Sequence[int] | None = None,
     ) -> dict[str, Tensor]:
         """Weighted losses `class`, `mask` and `dice`, each summed over the predictions.
 
@@ -92,6 +97,7 @@ class SetCriterion:
             targets: the annotations of each image.
             seed: what the random points depend on, besides step, image and layer.
             step: the training step.
+            counts: queries of each image, the others being padding; None for all Q.
         """
         totals: dict[str, Tensor] = {}
         weights = {"class": self.class_weight, "mask": self.mask_weight, "dice": self.dice_weight}
@@ -103,7 +109,10 @@ class SetCriterion:
                 importance=self.importance,
                 device=mask_logits.device,
             )
-            for name, loss in self.losses(class_logits, mask_logits, targets, points).items():
+            losses = self.losses(class_logits, mask_logits, targets, points, counts=counts)
+            if self.class_losses == "last" and layer < len(predictions) - 1:
+                del losses["class"]
+            for name, loss in losses.items():
                 totals[name] = totals.get(name, 0.0) + weights[name] * loss
         return totals
 
@@ -113,6 +122,8 @@ class SetCriterion:
         mask_logits: Float[Tensor, "B Q h w"],
         targets: Sequence[MaskTargets],
         points: Points,
+        *,
+        counts: Sequence[int] | None = None,
     ) -> dict[str, Tensor]:
         """The unweighted losses `class`, `mask` and `dice` of one prediction, in float32.
 
@@ -121,12 +132,15 @@ class SetCriterion:
             mask_logits: (B, Q, h, w) above 0 is inside.
             targets: the annotations of each image.
             points: where masks are compared.
+            counts: queries of each image, the others being padding; None for all Q.
         """
+        counts = counts or [class_logits.shape[1]] * len(class_logits)
         with torch.autocast(mask_logits.device.type, enabled=False):
             class_logits, mask_logits = class_logits.float(), mask_logits.float()
-            matches = self.matches(class_logits, mask_logits, targets, points.for_matching())
+            where = points.for_matching()
+            matches = self.matches(class_logits, mask_logits, targets, where, counts=counts)
             return {
-                "class": self._class_loss(class_logits, targets, matches),
+                "class": self._class_loss(class_logits, targets, matches, counts),
                 **self._mask_losses(mask_logits, targets, matches, points),
             }
 
@@ -137,6 +151,8 @@ class SetCriterion:
         mask_logits: Float[Tensor, "B Q h w"],
         targets: Sequence[MaskTargets],
         points: Float[Tensor, "B P 2"],
+        *,
+        counts: Sequence[int] | None = None,
     ) -> Matches:
         """Which query takes which annotation.
 
@@ -145,19 +161,21 @@ class SetCriterion:
             mask_logits: (B, Q, h, w) above 0 is inside.
             targets: the annotations of each image.
             points: (B, P, 2) where masks are compared, one set an image.
+            counts: queries of each image, the others being padding; None for all Q.
         """
+        counts = counts or [class_logits.shape[1]] * len(class_logits)
         costs = self.costs(class_logits, mask_logits, targets, points).cpu()
         pairs = [
-            matched(cost[:, : len(target.labels)])
-            for cost, target in zip(costs, targets, strict=True)
+            matched(cost[:count, : len(target.labels)])
+            for cost, target, count in zip(costs, targets, counts, strict=True)
         ]
-        counts = tuple(len(queries) for queries, _ in pairs)
+        found = tuple(len(queries) for queries, _ in pairs)
         device = mask_logits.device
         return Matches(
-            images=torch.arange(len(pairs)).repeat_interleave(torch.tensor(counts)).to(device),
+            images=torch.arange(len(pairs)).repeat_interleave(torch.tensor(found)).to(device),
             queries=torch.cat([queries for queries, _ in pairs]).to(device),
             annotations=torch.cat([annotations for _, annotations in pairs]).to(device),
-            counts=counts,
+            counts=found,
         )
 
     def costs(
@@ -190,7 +208,11 @@ class SetCriterion:
         )
 
     def _class_loss(
-        self, class_logits: Tensor, targets: Sequence[MaskTargets], matches: Matches
+        self,
+        class_logits: Tensor,
+        targets: Sequence[MaskTargets],
+        matches: Matches,
+        counts: Sequence[int],
     ) -> Tensor:
         no_object = class_logits.shape[-1] - 1
         labels = torch.full(class_logits.shape[:2], no_object, device=class_logits.device)
@@ -199,11 +221,13 @@ class SetCriterion:
         )
         weights = torch.ones_like(labels, dtype=torch.float32)
         weights[labels == no_object] = self.no_object_weight
+        for image, count in enumerate(counts):
+            weights[image, count:] = 0
         losses = F.cross_entropy(class_logits.transpose(1, 2), labels, reduction="none")
         total, count = (losses * weights).sum(), weights.sum()
         if self.normaliser == "process":
-            return total / count
-        return total * world_size() / global_sum(count)
+            return total / count.clamp(min=SMALLEST_COUNT)
+        return total * world_size() / global_sum(count).clamp(min=SMALLEST_COUNT)
 
     def _mask_losses(
         self,

@@ -88,6 +88,52 @@ def test_an_images_points_do_not_depend_on_its_batch():
     )
 
 
+def test_images_without_annotations_teach_nothing_where_no_object_has_no_weight():
+    """A weighted mean over nothing; the released code of MaskCLIP gets NaN from it."""
+    for normaliser in ("global", "process"):
+        criterion = SetCriterion(points=40, no_object_weight=0.0, normaliser=normaliser)
+        layers = predictions(2)
+        losses = criterion(layers, targets(0, 0), seed=0, step=0)
+        assert {name: loss.item() for name, loss in losses.items()} == {
+            "class": 0,
+            "mask": 0,
+            "dice": 0,
+        }
+        sum(losses.values()).backward()
+        assert (layers[0][0].grad == 0).all()
+
+
+def test_without_weight_unmatched_queries_count_for_nothing():
+    criterion = SetCriterion(points=40, no_object_weight=0.0)
+    ((class_logits, mask_logits),) = predictions(1, layers=1)
+    criterion([(class_logits, mask_logits)], targets(2), seed=0, step=0)["class"].backward()
+    assert class_logits.grad.abs().sum(-1).count_nonzero() == 2
+
+
+def test_classes_can_be_learned_from_the_last_prediction_alone():
+    layers = predictions(2, layers=3)
+    criterion = SetCriterion(points=40, class_losses="last")
+    last, every = (c(layers, targets(2, 1), seed=0, step=0) for c in (criterion, CRITERION))
+    assert torch.equal(last["mask"], every["mask"])
+    last["class"].backward()
+    assert [logits.grad is None for logits, _ in layers] == [True, True, False]
+    first_two = CRITERION(layers[:2], targets(2, 1), seed=0, step=0)["class"]
+    torch.testing.assert_close(first_two + last["class"], every["class"])
+
+
+def test_padded_queries_are_neither_matched_nor_no_object():
+    ((class_logits, mask_logits),) = predictions(2, layers=1)
+    annotated = targets(4, 2)
+    padded = CRITERION([(class_logits, mask_logits)], annotated, seed=0, step=0, counts=(3, 5))
+    sum(padded.values()).backward()
+    assert (class_logits.grad[0, 3:] == 0).all()
+    assert (mask_logits.grad[0, 3:] == 0).all()
+    assert (class_logits.grad[0, :3] != 0).all()
+    assert (class_logits.grad[1] != 0).all()
+    nothing = CRITERION([(class_logits, mask_logits)], annotated, seed=0, step=0, counts=(0, 0))
+    assert {loss.item() for loss in nothing.values()} == {0}
+
+
 def test_every_layer_counts():
     one, two = predictions(1, layers=1), predictions(1, layers=2)
     assert (
