@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
+from ovseg_cli.mask_encoders.masked_crops import MaskedCrops
 from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals
 
 
@@ -18,7 +19,10 @@ class MaskEncoder(Protocol):
         ...
 
 
-MASK_ENCODERS: dict[str, Callable[..., MaskEncoder]] = {"mask_class_tokens": MaskClassTokens}
+MASK_ENCODERS: dict[str, Callable[..., MaskEncoder]] = {
+    "mask_class_tokens": MaskClassTokens,
+    "masked_crops": MaskedCrops,
+}
 
 
 @runtime_checkable

@@ -1,0 +1,143 @@
+"""Masked crops: what CLIP is shown of each mask."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_clip import tiny_clip
+from torch import Tensor
+
+from ovseg_cli.mask_encoders.masked_crops import MaskedCrops, boxes_of
+from ovseg_cli.structures import Frame, FramedImage, Proposals
+
+CLIP = tiny_clip()
+FRAME = Frame(padded=(64, 64), resized=(48, 56), original=(96, 112))
+WAYS = [(region, fill) for region in ("image", "box") for fill in ("black", "mean")]
+
+
+@pytest.fixture
+def framed() -> FramedImage:
+    pixels = torch.zeros(3, 64, 64)
+    pixels[:, :48, :56] = torch.rand(3, 48, 56, generator=torch.Generator().manual_seed(1)) * 255
+    return FramedImage(pixels, FRAME)
+
+
+def proposals(masks: Tensor) -> Proposals:
+    return Proposals(masks.float() * 2 - 1, FRAME, torch.ones(len(masks)))
+
+
+def some_masks() -> Tensor:
+    """Five masks at the size of the padded image, the third of them empty."""
+    masks = torch.zeros(5, 64, 64, dtype=torch.bool)
+    masks[0, 5:20, 7:30], masks[1, 30:48, :20], masks[3], masks[4, 47, 55] = (True,) * 4
+    return masks
+
+
+def encoded(framed: FramedImage, masks: Tensor, **options: Any) -> Tensor:
+    return MaskedCrops(CLIP, **options).encode(framed, proposals(masks)).embeddings
+
+
+@pytest.mark.parametrize(("region", "fill"), WAYS)
+def test_a_mask_of_the_whole_image_is_clips_own_embedding_of_it(
+    framed: FramedImage, region: str, fill: str
+) -> None:
+    expected = CLIP.encode_image(framed.pixels[None, :, :48, :56])
+    found = encoded(framed, torch.ones(1, 16, 16), region=region, fill=fill, expand=1.5)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("region", "fill"), WAYS)
+def test_pixels_outside_the_mask_do_not_matter(framed: FramedImage, region: str, fill: str) -> None:
+    masks = some_masks()[:1]
+    noise = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(2)) * 255
+    changed = replace(framed, pixels=torch.where(masks[0], framed.pixels, noise))
+    first = encoded(framed, masks, region=region, fill=fill, expand=1.3)
+    assert torch.equal(first, encoded(changed, masks, region=region, fill=fill, expand=1.3))
+    inside = replace(framed, pixels=torch.where(masks[0], noise, framed.pixels))
+    assert not torch.allclose(first, encoded(inside, masks, region=region, fill=fill, expand=1.3))
+
+
+@pytest.mark.parametrize("region", ["image", "box"])
+def test_neither_the_order_of_masks_nor_the_batch_size_matters(
+    framed: FramedImage, region: str
+) -> None:
+    masks, order = some_masks(), torch.tensor([4, 2, 0, 3, 1])
+    together = encoded(framed, masks, region=region)
+    alone = encoded(framed, masks[order], region=region, batch_size=1)
+    torch.testing.assert_close(alone, together[order], atol=1e-5, rtol=1e-5)
+
+
+def test_an_empty_mask_is_invalid_and_zero(framed: FramedImage) -> None:
+    given_masks = proposals(some_masks())
+    result = MaskedCrops(CLIP).encode(framed, given_masks)
+    assert result.valid.tolist() == [True, True, False, True, True]
+    assert torch.equal(result.embeddings[2], torch.zeros(16))
+    assert result.embeddings[result.valid].norm(dim=1).min() > 0
+    assert result.mask_logits is given_masks.mask_logits
+
+
+def test_a_mask_of_padding_alone_is_empty(framed: FramedImage) -> None:
+    masks = torch.zeros(1, 64, 64)
+    masks[:, 48:] = 1
+    masks[:, :, 56:] = 1
+    assert not MaskedCrops(CLIP).encode(framed, proposals(masks)).valid.any()
+
+
+def test_no_masks_give_no_rows(framed: FramedImage) -> None:
+    result = MaskedCrops(CLIP).encode(framed, proposals(torch.zeros(0, 8, 8)))
+    assert result.embeddings.shape == (0, 16)
+    assert result.valid.shape == (0,)
+
+
+def test_the_mean_colour_is_zero_once_it_is_normalised(framed: FramedImage) -> None:
+    crops = MaskedCrops(CLIP, fill="mean").crops(framed.pixels, some_masks()[3:] & False)
+    torch.testing.assert_close(CLIP.preprocess(crops), torch.zeros(2, 3, 32, 32), atol=1e-5, rtol=0)
+
+
+def test_a_black_filling_is_black(framed: FramedImage) -> None:
+    crops = MaskedCrops(CLIP).crops(framed.pixels, some_masks()[3:] & False)
+    assert torch.equal(crops, torch.zeros(2, 3, 32, 32))
+
+
+def test_a_box_of_clips_size_is_shown_as_it_is(framed: FramedImage) -> None:
+    masks = torch.zeros(1, 64, 64, dtype=torch.bool)
+    masks[:, 10:42, 12:44] = True
+    crops = MaskedCrops(CLIP, region="box").crops(framed.pixels, masks)
+    torch.testing.assert_close(crops[0], framed.pixels[:, 10:42, 12:44])
+
+
+def test_an_expanded_box_shows_filling_on_all_sides_but_nothing_beyond_the_image(
+    framed: FramedImage,
+) -> None:
+    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    masks[0, 24:40, 24:40], masks[1, :16, 24:40] = True, True
+    inside, edge = MaskedCrops(CLIP, region="box", expand=2.0).crops(framed.pixels, masks)
+    torch.testing.assert_close(inside[:, 8:24, 8:24], framed.pixels[:, 24:40, 24:40])
+    for strip in (inside[:, :7], inside[:, 25:], inside[..., :7], inside[..., 25:]):
+        assert strip.abs().max() == 0
+    assert edge[:, 0, 8:24].abs().sum() > 0  # 24 rows of pixels, the mask's at the top
+
+
+def test_only_logits_above_the_threshold_are_inside(framed: FramedImage) -> None:
+    logits = torch.full((1, 64, 64), 0.5)
+    crops = MaskedCrops(CLIP, threshold=0.5)
+    assert not crops.encode(framed, Proposals(logits, FRAME, torch.ones(1))).valid.any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.tuples(*[st.integers(0, 11)] * 2).map(sorted),
+    st.tuples(*[st.integers(0, 8)] * 2).map(sorted),
+)
+def test_the_box_of_a_rectangle_is_the_rectangle(columns: list[int], rows: list[int]) -> None:
+    (left, right), (top, bottom) = columns, rows
+    mask = torch.zeros(1, 9, 12, dtype=torch.bool)
+    mask[:, top : bottom + 1, left : right + 1] = True
+    assert boxes_of(mask).tolist() == [[left, top, right + 1, bottom + 1]]
+
+
+def test_nothing_of_clip_can_be_trained() -> None:
+    assert not any(parameter.requires_grad for parameter in MaskedCrops(tiny_clip()).parameters())
