@@ -1,6 +1,6 @@
 """Mask class tokens of ViT-L/14 at 336 beside the released arithmetic: time, FLOPs, memory.
 
-python tests/benchmarks/mask_class_tokens.py [--masks 100] [--repeats 5] [--device cpu]
+python tests/benchmarks/mask_class_tokens.py [--variant q] [--masks 100] [--repeats 5]
 
 Random weights, one image of 800 x 1088, one process, one thread, interleaved, median. The peer is
 `tests/plain/mask_class_tokens.py`: one sequence of mask and image tokens, no gradient on frozen
@@ -137,6 +137,7 @@ def main() -> None:
     """Prints the figures of both and their ratios as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="ViT-L-14-336-quickgelu")
+    parser.add_argument("--variant", default="q", help="what is tuned")
     parser.add_argument("--masks", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
@@ -146,7 +147,7 @@ def main() -> None:
     device = torch.device(options.device)
 
     clip = load_open_clip(architecture=options.model, pretrained=None)
-    encoder = MaskClassTokens(clip, variant="q").to(device).train()
+    encoder = MaskClassTokens(clip, variant=options.variant).to(device).train()
     plain = PlainMaskClassTokens(encoder)
     images = torch.rand(1, 3, 800, 1088, device=device) * 255
     coarse = torch.randn(1, options.masks, 8, 8, device=device)
