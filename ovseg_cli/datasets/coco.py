@@ -57,9 +57,7 @@ class CocoDataset:
             raise InputError(f"{self._file}: no such file; {self._splits_there(folder)}")
         content = read_annotations(self._file, annotations, folder / "vocabulary.json")
         if class_list is not None or part != "all":
-            content = restricted(
-                content, self._file, annotations, class_list=class_list, part=part
-            )
+            content = restricted(content, self._file, annotations, class_list=class_list, part=part)
         self.vocabulary: Vocabulary = content.vocabulary
         self.class_of: dict[int, int] = content.class_of
         self.records: tuple[ImageRecord, ...] = content.records

@@ -20,6 +20,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 class SemanticMaps:
     """Images with one mask a class; they are decoded when asked for."""
 
+    kind = "semantic"
+
     def __init__(
         self,
         root: Path,

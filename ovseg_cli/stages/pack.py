@@ -13,11 +13,13 @@ from ..errors import RunError, UsageError
 from ..run import Run, file_hash
 from ..segmenter import Segmenter
 from ..storage import write_json, write_text
-from .evaluate import EvaluateOptions, score, scored_vocabulary
+from .evaluate import scored_vocabulary
+from .scoring import EvaluateOptions, score
 from .session import Settings, dataset_root
 
 CARD = "card.json"
 CHECKED_IMAGES = 40
+GENERALIZED = "generalized"
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def _newest_records(run: Run) -> list[dict[str, Any]]:
 
 
 def _evaluation(run: Run, names: tuple[str, ...]) -> dict[str, Any]:
-    """The newest evaluation of exactly these artifacts, as they are now."""
+    """The newest evaluation of exactly these artifacts, as they are now, on all classes."""
     hashes = {name: file_hash(run.artifact_path(*name.split("/"))) for name in names}
     for entry in reversed(run.manifest()):
         if entry["stage"] != "evaluate":
@@ -136,7 +138,8 @@ def _evaluation(run: Run, names: tuple[str, ...]) -> dict[str, Any]:
         if not metrics.is_file():
             continue
         content = json.loads(metrics.read_text(encoding="utf-8"))
-        if content["artifacts"] == hashes:
+        whole = content.get("protocol", GENERALIZED) == GENERALIZED and not content.get("target")
+        if whole and content["artifacts"] == hashes:
             return {"dataset": content["dataset"], "results": content["results"]}
     raise RunError(
         f"{run.path}: has no evaluation of these artifacts for the model card; make it with "

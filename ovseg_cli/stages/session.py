@@ -10,12 +10,16 @@ from typing import Any
 
 import torch
 
+from ..datasets.class_lists import ClassList, Part
+from ..datasets.coco import CocoDataset
+from ..datasets.coco_files import Kind
 from ..device import Precision, PrecisionChoice, checked_precision, select_device
 from ..errors import RecipeError
-from ..recipe import Recipe
+from ..recipe import Recipe, build
 from ..run import Run, StageRecord, file_hash, fingerprint_of
 from ..training import distributed
 from ..training.checkpoint import Checkpoint
+from ..vocabulary import builtin_ids, builtin_vocabulary
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,18 @@ class DatasetOptions:
         train: the split to learn from.
         val: the split to choose settings on.
         test: the split to report.
+        annotations: `panoptic`, or `instances` where a dataset has things alone.
+        classes: a built-in vocabulary with the dataset's category ids, such as `coco_48_17`: other
+            categories are left out, words and seen classes are the vocabulary's; None for the
+            dataset's own categories and names.
     """
 
     root: str
     train: str = "train"
     val: str = "val"
     test: str = "test"
+    annotations: Kind = "panoptic"
+    classes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +169,7 @@ def annotation_hashes(settings: Settings, *names: str) -> dict[str, str]:
 
 
 def dataset_root(settings: Settings) -> Path:
-    """The folder of the recipe's dataset: below OVSEG_DATA, the run directory or this folder.
+    """The folder of the recipe's dataset, see `data_folder`.
 
     Raises:
         RecipeError: the recipe names no dataset, or no such folder exists.
@@ -167,16 +177,69 @@ def dataset_root(settings: Settings) -> Path:
     root = settings.recipe.section("dataset").get("root")
     if not root:
         raise RecipeError("[dataset] root is missing; set it to the dataset's folder")
+    mend = (
+        "make the synthetic set with 'ovseg datasets make shapes DIR', or name your folder with "
+        "--set dataset.root=DIR"
+    )
+    return data_folder(settings, "dataset", str(root), mend)
+
+
+def data_folder(settings: Settings, section: str, root: str, mend: str) -> Path:
+    """A dataset's folder: below OVSEG_DATA, the run directory or this folder.
+
+    Args:
+        settings: say the run directory.
+        section: of the recipe, for messages.
+        root: the folder's name or path.
+        mend: what to do if there is none.
+
+    Raises:
+        RecipeError: no such folder exists.
+    """
     bases = [Path(os.environ["OVSEG_DATA"])] if os.environ.get("OVSEG_DATA") else []
-    places = [base / str(root) for base in [*bases, settings.run.path, Path()]]
+    places = [base / root for base in [*bases, settings.run.path, Path()]]
     for place in places:
         if place.is_dir():
             return place
     looked = ", ".join(str(place) for place in places)
-    raise RecipeError(
-        f"[dataset] root: no folder {root!r} (looked for {looked}); make the synthetic set with "
-        "'ovseg datasets make shapes DIR', or name your folder with --set dataset.root=DIR"
-    )
+    raise RecipeError(f"[{section}] root: no folder {root!r} (looked for {looked}); {mend}")
+
+
+def dataset_options(settings: Settings) -> DatasetOptions:
+    """The recipe's section `dataset`, checked.
+
+    Raises:
+        RecipeError: an option that cannot be used.
+    """
+    return build("dataset", settings.recipe.section("dataset"), DatasetOptions)
+
+
+def dataset_of(settings: Settings, split: str, *, part: Part = "all") -> CocoDataset:
+    """A split of the recipe's dataset, with the classes and annotations that the recipe names.
+
+    Args:
+        settings: the recipe says where the dataset is.
+        split: such as `val2017`.
+        part: `seen` to learn from it: the annotations of unseen classes are then left out.
+
+    Raises:
+        RecipeError: an option that cannot be used, or no such folder exists.
+        VocabularyError: the recipe names no built-in vocabulary.
+        InputError: the dataset cannot be read.
+    """
+    root, options = dataset_root(settings), dataset_options(settings)
+    classes = class_list(options.classes)
+    kind = options.annotations
+    return CocoDataset(root, split, annotations=kind, class_list=classes, part=part)
+
+
+def class_list(name: str | None) -> ClassList | None:
+    """The classes of a built-in vocabulary by their category ids; None of None.
+
+    Raises:
+        VocabularyError: there is none of that name.
+    """
+    return None if name is None else ClassList(builtin_ids(name), builtin_vocabulary(name))
 
 
 def train_split(settings: Settings) -> str:

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_clip import tiny_clip
@@ -13,23 +15,22 @@ from tiny_clip import tiny_clip
 from ovseg_cli.classification import Classification
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.small import build_small_clip
+from ovseg_cli.datasets.class_lists import Part
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.datasets.framing import FramingOptions
-from ovseg_cli.errors import InputError, RecipeError
+from ovseg_cli.errors import InputError, OvsegError, RecipeError
+from ovseg_cli.metrics.class_groups import class_groups, group_means
 from ovseg_cli.proposers import PROPOSERS
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run
 from ovseg_cli.segmenter import Segmenter
-from ovseg_cli.stages.evaluate import (
-    EvaluateOptions,
-    evaluate,
-    score,
-    scored_vocabulary,
-)
+from ovseg_cli.stages.evaluate import evaluate, scored_vocabulary
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
 from ovseg_cli.stages.scores import class_map, results_table, segment_map
+from ovseg_cli.stages.scoring import EvaluateOptions, score
 from ovseg_cli.stages.session import Settings
 from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals, Sample, Vocabulary
+from ovseg_cli.vocabulary import builtin_vocabulary
 
 SMALL_CLIP = {"width": 32, "heads": 2, "layers": 1, "image_size": 32, "embed_dim": 16}
 SMALL_PROPOSER = {
@@ -73,7 +74,7 @@ def run(tmp_path: Path) -> Run:
 
 def settings_of(run: Run, shapes: Path, **sections: dict) -> Settings:
     content = {
-        "dataset": {"root": str(shapes)},
+        "dataset": {"root": str(shapes), **sections.pop("dataset", {})},
         "proposer": {"name": "mask2former", **SMALL_PROPOSER},
         "framing": {"short_side": None, "max_side": None},
         **sections,
@@ -110,16 +111,32 @@ class WordClip(ClipEncoder):
         return torch.eye(len(texts))
 
 
-def test_ground_truth_as_prediction_scores_exactly_one(shapes: Path) -> None:
-    dataset = CocoDataset(shapes, "test")
-    oracle = Oracle(dataset)
-    segmenter = Segmenter(
+class Distracted(Oracle):
+    """Every mask twice: as another class, too, by a proposal that is hardly an object."""
+
+    def propose(self, framed: FramedImage) -> Proposals:
+        given = super().propose(framed)
+        scores = torch.cat([torch.full_like(given.scores, 0.01), given.scores])
+        self.labels = torch.cat([(self.labels + 1) % len(self.dataset.vocabulary), self.labels])
+        return Proposals(given.mask_logits.repeat(2, 1, 1), given.frame, scores)
+
+
+def oracle_segmenter(
+    dataset: CocoDataset, oracle: Oracle | None = None, *, object_score: bool = True
+) -> Segmenter:
+    oracle = oracle or Oracle(dataset)
+    return Segmenter(
         oracle,
         oracle,
         WordClip(tiny_clip().model),
-        classification=Classification(background=None),
+        classification=Classification(background=None, object_score=object_score),
         framing=FramingOptions(None, None),
     )
+
+
+def test_ground_truth_as_prediction_scores_exactly_one(shapes: Path) -> None:
+    dataset = CocoDataset(shapes, "test")
+    segmenter = oracle_segmenter(dataset)
     options = EvaluateOptions(crop_accuracy=False)
     results, rows = score(segmenter, dataset, dataset.vocabulary, options).compute()
     for group in ("all", "base", "novel", "things", "stuff"):
@@ -195,7 +212,9 @@ def test_an_evaluation_that_is_stopped_writes_nothing(
 
 
 def test_instances_are_scored_where_there_is_nothing_else(run: Run, shapes: Path) -> None:
-    settings = settings_of(run, shapes, evaluate={"annotations": "instances", "images": 2})
+    settings = settings_of(
+        run, shapes, dataset={"annotations": "instances"}, evaluate={"images": 2}
+    )
     results = evaluate(settings, split="test").results
     assert "semantic" not in results
     assert "instance" in results
@@ -237,3 +256,104 @@ def test_maps_number_segments_and_leave_void_out() -> None:
     assert class_map(sample).tolist() == [[7, -1, 3, 3]]
     empty = replace(sample, masks=masks[:0], labels=sample.labels[:0], is_crowd=sample.is_crowd[:0])
     assert class_map(empty).tolist() == [[-1, -1, -1, -1]]
+
+
+@pytest.mark.parametrize(("part", "group"), [("seen", "base"), ("unseen", "novel")])
+def test_a_constrained_protocol_scores_things_and_stuff_of_its_group_alone(
+    shapes: Path, part: Part, group: str
+) -> None:
+    dataset = CocoDataset(shapes, "test", part=part)
+    options = EvaluateOptions(crop_accuracy=False)
+    segmenter = oracle_segmenter(dataset)
+    results, rows = score(segmenter, dataset, dataset.vocabulary, options).compute()
+    assert len(rows) == {"base": 20, "novel": 8}[group]
+    assert {row["seen"] for row in rows} == {group == "base"}
+    assert {row["thing"] for row in rows} == {True, False}
+    for metric in ("semantic", "panoptic", "instance", "proposal_recall", "mask_accuracy"):
+        assert results[metric]["all"] == results[metric][group]
+        assert {"base", "novel"} & set(results[metric]) == {group}
+    assert results["panoptic"]["all"]["pq"] == 1.0
+    assert results["instance"]["all"]["ap50"] == 1.0
+    assert results["semantic"]["all"]["miou_union"] == 1.0
+
+
+def test_pixels_of_classes_that_are_left_out_are_void(shapes: Path) -> None:
+    whole, novel = CocoDataset(shapes, "test"), CocoDataset(shapes, "test", part="unseen")
+    index = {sample.image_id: sample for sample in whole}
+    unseen = torch.tensor([not seen for seen in whole.vocabulary.seen])
+    assert len(novel)
+    for sample in novel:
+        full = index[sample.image_id]
+        kept = unseen[full.labels]
+        assert kept.any()
+        assert torch.equal(sample.masks, full.masks[kept])
+        assert torch.equal(class_map(sample) < 0, ~full.masks[kept].any(0))
+
+
+@pytest.mark.parametrize("protocol", ["constrained_base", "constrained_novel"])
+def test_the_results_folder_tells_the_protocol(run: Run, shapes: Path, protocol: str) -> None:
+    settings = settings_of(run, shapes, evaluate={"protocol": protocol, "images": 1})
+    evaluation = evaluate(settings)
+    folder = run.path / "evaluation" / f"shapes-test-{protocol}" / "teacher-base"
+    assert evaluation.folder == folder
+    assert json.loads((folder / "metrics.json").read_text())["protocol"] == protocol
+
+
+def test_a_constrained_protocol_needs_seen_classes(run: Run, shapes: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(shapes, copy)
+    (copy / "annotations" / "vocabulary.json").unlink()
+    for protocol, message in (
+        (
+            "constrained_base",
+            r"copy-test does not say which classes are seen; set dataset\.classes",
+        ),
+        ("constrained_novel", r"panoptic_test\.json: no unseen class is left; choose a class list"),
+    ):
+        with pytest.raises(OvsegError, match=message):
+            evaluate(settings_of(run, copy, evaluate={"protocol": protocol}))
+
+
+def test_results_without_the_object_score_have_a_name_of_their_own(run: Run, shapes: Path) -> None:
+    given = evaluate(settings_of(run, shapes, evaluate={"images": 3}))
+    settings = settings_of(
+        run, shapes, evaluate={"images": 3}, classification={"object_score": False}
+    )
+    without = evaluate(settings, name="no-object-score")
+    assert without.folder.name == "no-object-score"
+    assert given.folder.name == "teacher-base"
+    assert given.results["proposal_recall"] == without.results["proposal_recall"]
+
+
+def test_the_object_score_tells_which_of_two_classes_counts(shapes: Path) -> None:
+    dataset = CocoDataset(shapes, "test")
+    options = EvaluateOptions(crop_accuracy=False, mask_accuracy=False)
+    figures = []
+    for object_score in (True, False):
+        segmenter = oracle_segmenter(dataset, Distracted(dataset), object_score=object_score)
+        results, _ = score(segmenter, dataset, dataset.vocabulary, options).compute()
+        figures.append((results["semantic"]["all"]["miou"], results["instance"]["all"]["ap50"]))
+    assert figures[0] == (1.0, 1.0)
+    assert figures[1][0] < 1.0
+    assert figures[1][1] < 1.0
+
+
+def test_tasks_that_the_annotations_do_not_allow_are_refused(run: Run, shapes: Path) -> None:
+    settings = settings_of(
+        run, shapes, dataset={"annotations": "instances"}, evaluate={"tasks": ["semantic"]}
+    )
+    message = r"\[evaluate\] tasks: semantic cannot be scored with instances annotations"
+    with pytest.raises(RecipeError, match=message):
+        evaluate(settings)
+
+
+def test_all_is_the_mean_of_base_and_novel_by_their_numbers_of_classes() -> None:
+    """As in every row of MasQCLIP's and MaskCLIP's tables: (48 base + 17 novel) / 65."""
+    vocabulary = builtin_vocabulary("coco_48_17")
+    groups = class_groups(vocabulary)
+    assert (len(groups["base"]), len(groups["novel"])) == (48, 17)
+    values = np.random.default_rng(0).random(65)
+    means = group_means(values, groups)
+    assert means["all"] == pytest.approx((48 * means["base"] + 17 * means["novel"]) / 65)
+    published = group_means(np.where(np.isin(np.arange(65), groups["base"]), 51.0, 31.9), groups)
+    assert published["all"] == pytest.approx(46.0, abs=0.05)  # MasQCLIP, table 2

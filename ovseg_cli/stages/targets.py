@@ -1,0 +1,150 @@
+"""The datasets that a recipe names beside its own, to score a model where it was not trained."""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pydantic import PositiveInt
+
+from ovseg_cli.datasets.coco import CocoDataset
+from ovseg_cli.datasets.semantic_maps import SemanticMaps
+from ovseg_cli.errors import RecipeError, UsageError
+from ovseg_cli.inference import Task
+from ovseg_cli.recipe import Recipe, Share, build
+from ovseg_cli.stages.session import Settings, class_list, data_folder
+from ovseg_cli.vocabulary import builtin_vocabulary
+
+SECTION = "targets"
+OVERRIDES = {
+    "tasks": "evaluate",
+    "short_side": "framing",
+    "max_side": "framing",
+    "object_threshold": "inference",
+    "overlap_threshold": "inference",
+}
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """A dataset to score on; what is not said is as in the recipe's other sections.
+
+    Attributes:
+        root: the dataset's folder, below OVSEG_DATA, the run directory or this folder.
+        split: the split's name.
+        annotations: `panoptic`, `instances`, or `semantic` for label maps.
+        classes: a built-in vocabulary with the dataset's category ids; None for the names in the
+            annotation file. Label maps need one.
+        images: the image folder below the root, where it is not the split's name.
+        file: the annotation file below the root, where it is not COCO's; of label maps a text file
+            with the names to read.
+        maps: the folder of the label maps below the root.
+        tasks: any of panoptic, semantic and instance.
+        short_side: pixels of the shorter side, None to keep the size.
+        max_side: most pixels of the longer side, None for no maximum.
+        object_threshold: a panoptic segment's class probability is above it.
+        overlap_threshold: a panoptic segment keeps at least this share of its mask's area.
+    """
+
+    root: str
+    split: str = "val"
+    annotations: Literal["panoptic", "instances", "semantic"] = "panoptic"
+    classes: str | None = None
+    images: str | None = None
+    file: str | None = None
+    maps: str | None = None
+    tasks: tuple[Task, ...] = ()
+    short_side: PositiveInt | None = None
+    max_side: PositiveInt | None = None
+    object_threshold: Share = 0.0
+    overlap_threshold: Share = 0.0
+
+
+def target_options(recipe: Recipe, name: str) -> TargetOptions:
+    """A target of a recipe, checked.
+
+    Raises:
+        UsageError: the recipe names no such target.
+        RecipeError: an option that cannot be used.
+    """
+    section = _section(recipe, name)
+    options = build(f"{SECTION}.{name}", section, TargetOptions)
+    if options.annotations == "semantic" and not (options.maps and options.classes):
+        raise RecipeError(
+            f"[{SECTION}.{name}] annotations: semantic needs 'maps', the folder of label maps, and "
+            "'classes', the built-in vocabulary in the order of their values"
+        )
+    return options
+
+
+def check_targets(recipe: Recipe) -> None:
+    """Checks every target of a recipe.
+
+    Raises:
+        RecipeError: the first option that is unknown, missing or of another type.
+    """
+    for name in recipe.section(SECTION):
+        target_options(recipe, name)
+
+
+def with_target(recipe: Recipe, name: str) -> Recipe:
+    """The recipe with a target's tasks, sizes and thresholds, and without words for its dataset.
+
+    Raises:
+        UsageError: the recipe names no such target.
+    """
+    sections = {key: dict(options) for key, options in recipe.sections.items()}
+    for option, value in _section(recipe, name).items():
+        if option in OVERRIDES:
+            sections.setdefault(OVERRIDES[option], {})[option] = value
+    sections.setdefault("vocabulary", {}).pop("labels", None)
+    return replace(recipe, sections=sections)
+
+
+def target_dataset(settings: Settings, name: str) -> CocoDataset | SemanticMaps:
+    """A target's annotated images.
+
+    Args:
+        settings: the recipe names the target.
+        name: the target's.
+
+    Raises:
+        UsageError: the recipe names no such target.
+        RecipeError: an option that cannot be used, or no such folder exists.
+        VocabularyError: `classes` is no built-in vocabulary.
+        InputError: the dataset cannot be read.
+    """
+    options = target_options(settings.recipe, name)
+    mend = "put it there, or name the folder that holds it in OVSEG_DATA"
+    root = data_folder(settings, f"{SECTION}.{name}", options.root, mend)
+    if options.annotations == "semantic":
+        return SemanticMaps(
+            root,
+            options.split,
+            builtin_vocabulary(str(options.classes)),
+            images=options.images or options.split,
+            maps=str(options.maps),
+            file=options.file,
+        )
+    return CocoDataset(
+        root,
+        options.split,
+        annotations=options.annotations,
+        class_list=class_list(options.classes),
+        images=options.images,
+        file=options.file,
+    )
+
+
+def _section(recipe: Recipe, name: str) -> dict[str, Any]:
+    targets = recipe.section(SECTION)
+    if name not in targets:
+        there = f"it has {', '.join(targets)}" if targets else "it has none"
+        raise UsageError(f"--target {name}: no such target in the recipe; {there}")
+    if not re.fullmatch(r"\w[\w.-]*", str(name)):
+        raise RecipeError(
+            f"[{SECTION}] {name}: cannot be part of a folder's name; use letters, digits, '-' and "
+            "'_'"
+        )
+    if not isinstance(targets[name], dict):
+        raise RecipeError(f"[{SECTION}] {name}: expected a mapping of options, such as 'root: DIR'")
+    return dict(targets[name])

@@ -1,0 +1,151 @@
+"""A recipe's targets: other datasets, with their own sizes, thresholds and words."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from untrained_run import untrained_run
+
+from ovseg_cli.errors import OvsegError, RecipeError, UsageError
+from ovseg_cli.recipe import Recipe
+from ovseg_cli.run import Run
+from ovseg_cli.stages.evaluate import evaluate
+from ovseg_cli.stages.session import Settings
+from ovseg_cli.stages.targets import check_targets, target_options, with_target
+
+TARGETS = {
+    "streets": {
+        "root": "maps",
+        "annotations": "semantic",
+        "classes": "pascal_context_59",
+        "images": "images",
+        "maps": "labels",
+        "file": "val.txt",
+    },
+    "rooms": {
+        "root": "rooms",
+        "split": "validation",
+        "images": "images/validation",
+        "file": "rooms_val.json",
+        "tasks": ["panoptic"],
+        "short_side": 64,
+        "object_threshold": 0.1,
+    },
+}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("OVSEG_DATA", str(tmp_path / "data"))
+    run = Run(untrained_run(tmp_path / "run"))
+    recipe = run.recipe()
+    sections = {**recipe.sections, "dataset": {"root": "coco"}, "targets": TARGETS}
+    sections["vocabulary"] = {"labels": "words,for,coco"}
+    return Settings(run, Recipe("test", sections=sections))
+
+
+@pytest.fixture
+def maps(tmp_path: Path) -> Path:
+    """Label maps of PASCAL Context: the left half is its class 3, the right half class 40."""
+    folder = tmp_path / "data" / "maps"
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    labels = np.full((32, 64), 3, np.uint8)
+    labels[:, 32:] = 40
+    Image.fromarray(labels).save(folder / "labels" / "a.png")
+    Image.new("RGB", (64, 32), (200, 10, 10)).save(folder / "images" / "a.jpg")
+    (folder / "val.txt").write_text("a\n")
+    return folder
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> Path:
+    """A panoptic set in ADE20K's places: the file and its PNGs at the root."""
+    folder = tmp_path / "data" / "rooms"
+    for name in ("images/validation", "rooms_val"):
+        (folder / name).mkdir(parents=True)
+    Image.new("RGB", (64, 32), (10, 200, 10)).save(folder / "images" / "validation" / "a.jpg")
+    Image.new("RGB", (64, 32), (1, 0, 0)).save(folder / "rooms_val" / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 32, "width": 64}],
+        "annotations": [
+            {
+                "image_id": 1,
+                "file_name": "a.png",
+                "segments_info": [{"id": 1, "category_id": 22}],
+            }
+        ],
+        "categories": [{"id": 22, "name": "painting, picture", "isthing": 1}],
+    }
+    (folder / "rooms_val.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_a_semantic_target_is_scored_over_its_own_classes(settings: Settings, maps: Path) -> None:
+    evaluation = evaluate(settings, target="streets", name="x")
+    assert evaluation.folder == settings.run.path / "evaluation" / "streets-val" / "x"
+    assert {"semantic"} == set(evaluation.results) & {"semantic", "panoptic", "instance"}
+    assert len(evaluation.per_class) == 59
+    content = json.loads((evaluation.folder / "metrics.json").read_text())
+    assert content["target"] == "streets"
+
+
+def test_a_panoptic_target_has_the_names_of_its_file(settings: Settings, rooms: Path) -> None:
+    evaluation = evaluate(settings, target="rooms")
+    assert [row["class"] for row in evaluation.per_class] == ["painting, picture"]
+    assert {"panoptic"} == set(evaluation.results) & {"semantic", "panoptic", "instance"}
+    assert evaluation.folder.parent.name == "rooms-validation"
+
+
+def test_a_target_overrides_what_it_says_and_leaves_the_rest(settings: Settings) -> None:
+    recipe = with_target(settings.recipe, "rooms")
+    assert recipe.section("framing") == {"short_side": 64, "max_side": None}
+    assert recipe.section("inference") == {"object_threshold": 0.1, "overlap_threshold": 0.0}
+    assert recipe.section("evaluate") == {"tasks": ["panoptic"]}
+    assert recipe.section("vocabulary") == {}
+    assert recipe.section("proposer") == settings.recipe.section("proposer")
+    assert settings.recipe.section("framing") == {"short_side": None, "max_side": None}
+
+
+def test_the_targets_of_a_recipe_can_be_used(settings: Settings) -> None:
+    check_targets(settings.recipe)
+    assert target_options(settings.recipe, "streets").split == "val"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ({"root": "x", "annotations": "semantic"}, r"\[targets\.t\] annotations: semantic needs"),
+        ({}, r"\[targets\.t\] root is missing"),
+        ({"root": "x", "sort_side": 3}, r"\[targets\.t\] sort_side: .* did you mean 'short_side'"),
+        ({"root": "x", "tasks": ["panoptik"]}, r"\[targets\.t\] tasks: expected"),
+        ("coco", r"\[targets\] t: expected a mapping of options"),
+    ],
+)
+def test_a_wrong_target_is_refused(target: object, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        check_targets(Recipe("r", sections={"targets": {"t": target}}))
+
+
+def test_a_targets_name_is_a_folders_name() -> None:
+    with pytest.raises(
+        RecipeError, match=r"\[targets\] \.\./up: cannot be part of a folder's name"
+    ):
+        check_targets(Recipe("r", sections={"targets": {"../up": {"root": "x"}}}))
+
+
+def test_how_a_target_is_asked_for_is_checked(settings: Settings) -> None:
+    with pytest.raises(UsageError, match="no such target in the recipe; it has streets, rooms"):
+        evaluate(settings, target="steets")
+    with pytest.raises(UsageError, match="--split val: the target rooms names its own"):
+        evaluate(settings, target="rooms", split="val")
+    with pytest.raises(
+        RecipeError, match=r"\[targets\.rooms\] root: no folder 'rooms' .*OVSEG_DATA"
+    ):
+        evaluate(settings, target="rooms")
+    sections = {**settings.recipe.sections, "evaluate": {"protocol": "constrained_base"}}
+    constrained = Settings(settings.run, Recipe("test", sections=sections))
+    with pytest.raises(OvsegError, match=r"\[evaluate\] protocol: constrained_base is for the"):
+        evaluate(constrained, target="rooms")
