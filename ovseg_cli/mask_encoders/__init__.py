@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.mask_encoders.masked_crops import MaskedCrops
+from ovseg_cli.mask_encoders.relative_mask_attention import RelativeMaskAttention
 from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals
 
 
@@ -22,6 +23,7 @@ class MaskEncoder(Protocol):
 MASK_ENCODERS: dict[str, Callable[..., MaskEncoder]] = {
     "mask_class_tokens": MaskClassTokens,
     "masked_crops": MaskedCrops,
+    "relative_mask_attention": RelativeMaskAttention,
 }
 
 
@@ -47,4 +49,6 @@ def tuned_artifact(section: Mapping[str, Any]) -> str | None:
     variant = section.get("variant", "freeze")
     if section["name"] == "mask_class_tokens" and variant != "freeze":
         return "masq" if variant == "q" else f"masq-{variant}"
+    if section["name"] == "relative_mask_attention":
+        return "rma" if section.get("refine", True) else "rma-unrefined"
     return None
