@@ -1,5 +1,6 @@
 """The parts of a segmenter, built from a recipe and the artifacts of a run directory."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,8 @@ from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.loading import clip_from_artifact, load_open_clip, load_weights
 from ovseg_cli.errors import CheckpointError
 from ovseg_cli.mask_encoders import MASK_ENCODERS, MaskEncoder, TunedEncoder, tuned_artifact
-from ovseg_cli.proposers import PROPOSERS, Proposer
-from ovseg_cli.recipe import Recipe, build, choose
+from ovseg_cli.proposers import PROPOSERS, Mask2Former, MaskRcnn
+from ovseg_cli.recipe import Recipe, build, choose, options_for
 from ovseg_cli.run import Run
 
 DEFAULT_ENCODER = {"name": "mask_class_tokens"}
@@ -53,7 +54,7 @@ def proposals_name(run: Run, recipe: Recipe) -> str:
     return named or run.newest("proposals") or "teacher"
 
 
-def proposer_of(run: Run, recipe: Recipe, *, device: torch.device) -> Proposer:
+def proposer_of(run: Run, recipe: Recipe, *, device: torch.device) -> Mask2Former | MaskRcnn:
     """The recipe's proposer with its weights from the run directory, see `proposals_name`.
 
     Args:
@@ -63,14 +64,38 @@ def proposer_of(run: Run, recipe: Recipe, *, device: torch.device) -> Proposer:
 
     Raises:
         RunError: the run directory has no proposals artifact.
-        CheckpointError: weights that are damaged or of another model.
+        CheckpointError: weights that are damaged or of another model than the recipe's.
     """
     name = proposals_name(run, recipe)
-    tensors, _ = run.load_artifact("proposals", name)
-    target, options = choose("proposer", recipe.section("proposer"), PROPOSERS)
-    proposer = build("proposer", options, target)
-    load_weights(proposer, tensors, source=str(run.artifact_path("proposals", name)))
+    tensors, model = run.load_artifact("proposals", name)
+    source, section = str(run.artifact_path("proposals", name)), recipe.section("proposer")
+    target, options = choose("proposer", section, PROPOSERS)
+    if model.get("options"):
+        _check_trained(model, section, source)
+    proposer: Mask2Former | MaskRcnn = build("proposer", options, target)
+    load_weights(proposer, tensors, source=source)
     return proposer.to(device).eval().requires_grad_(False)
+
+
+def _check_trained(model: dict[str, Any], section: dict[str, Any], source: str) -> None:
+    trained = {"name": model.get("name", section["name"]), **model["options"]}
+    then, now = _every_option(trained), _every_option(section)
+    free = PROPOSERS[section["name"]].FREE_OPTIONS
+    for key in ("name", *now):
+        if key not in free and then.get(key) != now[key]:
+            raise CheckpointError(
+                f"{source}: trained with {key} {then.get(key)!r}, but the recipe's [proposer] says "
+                f"{now[key]!r}; set proposer.{key} to what it was, or train again with "
+                "'ovseg train-proposals'"
+            )
+
+
+def _every_option(section: dict[str, Any]) -> dict[str, Any]:
+    """What a proposer's section says, and what it leaves to the defaults."""
+    target, options = choose("proposer", section, PROPOSERS)
+    parameters = inspect.signature(target).parameters.values()
+    defaults = {p.name: p.default for p in parameters}
+    return {"name": section["name"], **defaults, **options_for("proposer", options, target)}
 
 
 def mask_encoder_of(

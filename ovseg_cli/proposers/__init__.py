@@ -8,6 +8,7 @@ from torch import Tensor
 from ..structures import FramedImage, Proposals
 from .ground_truth import ground_truth_proposals
 from .mask2former import Mask2Former
+from .mask_rcnn import MaskRcnn
 
 
 @runtime_checkable
@@ -32,6 +33,16 @@ class TrainableProposer(Proposer, Protocol):
         ...
 
 
-PROPOSERS = {"mask2former": Mask2Former}
+PROPOSERS: dict[str, type[Mask2Former] | type[MaskRcnn]] = {
+    "mask2former": Mask2Former,
+    "mask_rcnn": MaskRcnn,
+}
 
-__all__ = ["PROPOSERS", "Mask2Former", "Proposer", "TrainableProposer", "ground_truth_proposals"]
+__all__ = [
+    "PROPOSERS",
+    "Mask2Former",
+    "MaskRcnn",
+    "Proposer",
+    "TrainableProposer",
+    "ground_truth_proposals",
+]

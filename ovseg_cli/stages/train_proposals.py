@@ -1,4 +1,4 @@
-"""`ovseg train-proposals`: trains a class-agnostic Mask2Former on annotated masks."""
+"""`ovseg train-proposals`: trains a class-agnostic proposer on annotated masks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ovseg_cli.checkpoints.mask2former import load_backbone
 from ovseg_cli.datasets.augmentation import jittered, squashed
@@ -15,7 +16,8 @@ from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.device import Precision
 from ovseg_cli.errors import InputError, RecipeError
 from ovseg_cli.losses.set_criterion import MaskTargets, SetCriterion, seed_of
-from ovseg_cli.proposers import PROPOSERS, Mask2Former
+from ovseg_cli.proposers import PROPOSERS, Mask2Former, MaskRcnn
+from ovseg_cli.proposers.mask_rcnn import AnnotatedMasks
 from ovseg_cli.recipe import Share, build, choose
 from ovseg_cli.stages.session import (
     Outcome,
@@ -35,6 +37,9 @@ SECTIONS = ("proposer", "dataset", "train_proposals")
 @dataclass(frozen=True)
 class TrainProposalsOptions:
     """How to train; the defaults are Mask2Former's, as MasQCLIP's teacher is trained.
+
+    From `class_weight` on, all but `cached_images` are of Mask2Former's loss alone; Mask R-CNN's
+    losses all weigh 1.
 
     Attributes:
         steps: optimizer steps.
@@ -254,7 +259,7 @@ def _trained(
     }
 
 
-def built_proposer(section: dict[str, Any]) -> tuple[str, Mask2Former]:
+def built_proposer(section: dict[str, Any]) -> tuple[str, Mask2Former | MaskRcnn]:
     """The trainable proposer that a recipe's section describes, with its name.
 
     Args:
@@ -262,7 +267,8 @@ def built_proposer(section: dict[str, Any]) -> tuple[str, Mask2Former]:
     """
     named = {"name": "mask2former", **section}
     target, options = choose("proposer", named, PROPOSERS)
-    return str(named["name"]), build("proposer", options, target)
+    proposer: Mask2Former | MaskRcnn = build("proposer", options, target)
+    return str(named["name"]), proposer
 
 
 def proposal_losses(
@@ -274,26 +280,48 @@ def proposal_losses(
     step: int,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """The weighted losses of a batch.
+    """The weighted losses of a batch, each proposer's own.
 
     Args:
         module: the proposer, or its wrapper for several processes.
         batch: images and masks, all of the one class "object".
         options: the weights of the losses, and where masks are compared.
-        seed: of the random points.
+        seed: of the random points, anchors and regions.
         step: the training step.
         device: where the module is.
     """
+    here = batch._replace(
+        images=batch.images.to(device), masks=tuple(masks.to(device) for masks in batch.masks)
+    )
+    proposer = module.module if isinstance(module, DistributedDataParallel) else module
+    return LOSSES[type(proposer)](module, here, options, seed, step)
+
+
+def _set_losses(
+    module: nn.Module, batch: Batch, options: TrainProposalsOptions, seed: int, step: int
+) -> dict[str, Tensor]:
     targets = [
-        _objects(masks.to(device), image_id)
+        MaskTargets(masks.float(), masks.new_zeros(len(masks), dtype=torch.int64), image_id)
         for masks, image_id in zip(batch.masks, batch.image_ids, strict=True)
     ]
-    return options.criterion()(module(batch.images.to(device)), targets, seed=seed, step=step)
+    return options.criterion()(module(batch.images), targets, seed=seed, step=step)
 
 
-def _objects(masks: Tensor, image_id: int) -> MaskTargets:
-    labels = torch.zeros(len(masks), dtype=torch.int64, device=masks.device)
-    return MaskTargets(masks.float(), labels, image_id)
+def _region_losses(
+    module: nn.Module, batch: Batch, options: TrainProposalsOptions, seed: int, step: int
+) -> dict[str, Tensor]:
+    targets = [
+        AnnotatedMasks(masks, seed_of(seed, step, image_id))
+        for masks, image_id in zip(batch.masks, batch.image_ids, strict=True)
+    ]
+    losses: dict[str, Tensor] = module(batch.images, targets)
+    return losses
+
+
+LOSSES: dict[type[nn.Module], Callable[..., dict[str, Tensor]]] = {
+    Mask2Former: _set_losses,
+    MaskRcnn: _region_losses,
+}
 
 
 def _generator(*parts: int) -> torch.Generator:
