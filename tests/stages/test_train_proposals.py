@@ -1,6 +1,7 @@
 """Training of the proposer as a stage, by one process and by two."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,6 @@ import torch
 
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import InputError, RecipeError
-from ovseg_cli.proposers import Mask2Former
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
@@ -23,6 +23,7 @@ from ovseg_cli.stages.train_proposals import (
     built_proposer,
     train_proposals,
 )
+from ovseg_cli.training.signals import Interrupted
 
 PROPOSER = {
     "backbone": "resnet10",
@@ -37,6 +38,24 @@ PROPOSER = {
     "decoder_layers": 1,
     "feedforward_dim": 32,
 }
+MASK_RCNN = {
+    "name": "mask_rcnn",
+    "backbone": "resnet10",
+    "backbone_width": 8,
+    "backbone_norm": "group",
+    "trained_stages": 5,
+    "channels": 16,
+    "anchor_sizes": [12, 24, 48, 96, 128],
+    "candidates": 50,
+    "regions": 50,
+    "region_samples": 32,
+    "box_head_dim": 32,
+    "box_samples": 32,
+    "mask_layers": 1,
+}
+PROPOSERS = pytest.mark.parametrize(
+    "proposer", [{"name": "mask2former", **PROPOSER}, MASK_RCNN], ids=["mask2former", "mask_rcnn"]
+)
 TRAINING = {
     "steps": 2,
     "batch_size": 2,
@@ -45,6 +64,10 @@ TRAINING = {
     "backbone_weights": "none",
     "points": 32,
     "cached_images": 4,
+}
+LOSS_NAMES = {
+    "mask2former": {"class", "mask", "dice"},
+    "mask_rcnn": {"rpn_objectness", "rpn_box", "box_class", "box_reg", "mask"},
 }
 COUNTS = {"train": 4, "val": 0, "test": 0, "pairs_easy": 0, "pairs_crop": 0, "pairs_window": 0}
 
@@ -56,10 +79,12 @@ def shapes(tmp_path_factory) -> Path:
     return folder
 
 
-def settings(folder: Path, shapes: Path, **training: Any) -> Settings:
+def settings(
+    folder: Path, shapes: Path, proposer: dict[str, Any] | None = None, **training: Any
+) -> Settings:
     sections = {
         "dataset": {"root": str(shapes)},
-        "proposer": {"name": "mask2former", **PROPOSER},
+        "proposer": proposer or {"name": "mask2former", **PROPOSER},
         "train_proposals": {**TRAINING, **training},
     }
     return Settings(Run(folder), Recipe("a test", 0, sections))
@@ -70,17 +95,18 @@ def examples(shapes: Path, **training: Any) -> ProposalExamples:
     return ProposalExamples(CocoDataset(shapes, "train"), options, seed=0)
 
 
-def test_the_artifact_rebuilds_the_trained_proposer(tmp_path, shapes):
-    outcome = train_proposals(settings(tmp_path, shapes))
+@PROPOSERS
+def test_the_artifact_rebuilds_the_trained_proposer(tmp_path, shapes, proposer):
+    outcome = train_proposals(settings(tmp_path, shapes, proposer))
     assert outcome.artifact == "proposals/teacher"
     tensors, model = Run(tmp_path).load_artifact("proposals", "teacher")
-    name, proposer = built_proposer(model["options"])
-    proposer.load_state_dict(tensors)
-    assert (name, type(proposer)) == ("mask2former", Mask2Former)
+    name, trained = built_proposer(model["options"])
+    trained.load_state_dict(tensors)
+    assert name == model["name"] == proposer["name"]
     torch.manual_seed(0)
     _, untrained = built_proposer(model["options"])
-    assert not torch.equal(proposer.backbone.conv1.weight, untrained.backbone.conv1.weight)
-    assert outcome.results["losses"].keys() == {"class", "mask", "dice"}
+    assert not torch.equal(trained.backbone.conv1.weight, untrained.backbone.conv1.weight)
+    assert outcome.results["losses"].keys() == LOSS_NAMES[name]
 
 
 def test_a_finished_stage_is_left_alone(tmp_path, shapes):
@@ -88,16 +114,18 @@ def test_a_finished_stage_is_left_alone(tmp_path, shapes):
     assert train_proposals(settings(tmp_path, shapes)).already_done
 
 
-def test_the_same_seed_gives_the_same_weights(tmp_path, shapes):
+@PROPOSERS
+def test_the_same_seed_gives_the_same_weights(tmp_path, shapes, proposer):
     for name in ("first", "second"):
-        train_proposals(settings(tmp_path / name, shapes))
+        train_proposals(settings(tmp_path / name, shapes, proposer))
     first, second = (weights(tmp_path / name) for name in ("first", "second"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_two_processes_reach_the_weights_of_one(tmp_path, shapes):
-    train_proposals(settings(tmp_path / "one", shapes))
-    of_two = settings(tmp_path / "two", shapes)
+@PROPOSERS
+def test_two_processes_reach_the_weights_of_one(tmp_path, shapes, proposer):
+    train_proposals(settings(tmp_path / "one", shapes, proposer))
+    of_two = settings(tmp_path / "two", shapes, proposer)
     of_two.run.save_recipe(of_two.recipe)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     stage = ["--nproc-per-node=2", "-m", "--", "ovseg_cli", "train-proposals", "--device=cpu"]
@@ -112,6 +140,27 @@ def test_two_processes_reach_the_weights_of_one(tmp_path, shapes):
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return Run(folder).load_artifact("proposals", "teacher")[0]
+
+
+@PROPOSERS
+def test_a_training_that_was_cut_off_ends_at_the_same_weights(
+    tmp_path, shapes, proposer, monkeypatch
+):
+    train_proposals(settings(tmp_path / "whole", shapes, proposer))
+    batch_at = ProposalExamples.batch_at
+
+    def cut_off(self: ProposalExamples, step: int) -> Any:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch_at(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProposalExamples, "batch_at", cut_off)
+        with pytest.raises(Interrupted):
+            train_proposals(settings(tmp_path / "parts", shapes, proposer))
+    train_proposals(settings(tmp_path / "parts", shapes, proposer))
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
 @pytest.mark.parametrize("augmentation", ["squash", "jitter"])
