@@ -23,8 +23,10 @@ from ovseg_cli.stages.session import (
     Outcome,
     Settings,
     annotation_hashes,
-    dataset_root,
+    dataset_of,
+    dataset_options,
     run_stage,
+    train_split,
 )
 from ovseg_cli.structures import Sample
 from ovseg_cli.training import distributed
@@ -44,7 +46,6 @@ class TrainProposalsOptions:
     Attributes:
         steps: optimizer steps.
         batch_size: images a step, over all processes.
-        annotations: which masks are learned: `panoptic` segments, or things' `instances`.
         augmentation: `jitter` (large-scale jittering) or `squash` (mirror and squash).
         image_size: side of the square training images, a multiple of 32.
         smallest_scale: least scale of `jitter`.
@@ -70,7 +71,6 @@ class TrainProposalsOptions:
 
     steps: PositiveInt = 100_000
     batch_size: PositiveInt = 16
-    annotations: Literal["panoptic", "instances"] = "panoptic"
     augmentation: Literal["jitter", "squash"] = "jitter"
     image_size: PositiveInt = 1024
     smallest_scale: PositiveFloat = 0.1
@@ -210,14 +210,14 @@ def train_proposals(settings: Settings) -> Outcome:
     """
     section = settings.recipe.section("train_proposals")
     options = build("train_proposals", section, TrainProposalsOptions)
-    split = settings.recipe.section("dataset").get("train", "train")
+    split, kind = train_split(settings), dataset_options(settings).annotations
     return run_stage(
         settings,
         "train-proposals",
         lambda fingerprint: _trained(settings, options, split, fingerprint),
         artifact="proposals/teacher",
         sections=SECTIONS,
-        inputs=annotation_hashes(settings, f"{options.annotations}_{split}.json"),
+        inputs=annotation_hashes(settings, f"{kind}_{split}.json"),
     )
 
 
@@ -231,7 +231,7 @@ def _trained(
     if options.backbone_weights != "none":
         architecture = recipe.section("proposer").get("backbone", "resnet50")
         load_backbone(proposer.backbone, options.backbone_weights, architecture=architecture)
-    dataset = CocoDataset(dataset_root(settings), split, annotations=options.annotations)
+    dataset = dataset_of(settings, split, part="seen")
     examples = ProposalExamples(dataset, options, seed=recipe.seed)
     result = fit(
         proposer.to(device),

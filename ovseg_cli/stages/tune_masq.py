@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ovseg_cli.checkpoints.run_parts import clip_of, proposer_of
 from ovseg_cli.classification import Classification, class_logits
-from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.losses.classification import weighted_cross_entropy
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
@@ -20,7 +19,7 @@ from ovseg_cli.recipe import build, choose, options_for
 from ovseg_cli.segmenter import VocabularyOptions
 from ovseg_cli.stages.masq_examples import Batch, MasqExamples
 from ovseg_cli.stages.masq_options import MasqOptions
-from ovseg_cli.stages.session import Settings, dataset_root, train_split, tuning_section
+from ovseg_cli.stages.session import Settings, dataset_of, train_split, tuning_section
 from ovseg_cli.structures import TextEmbeddings, Vocabulary
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import fit
@@ -44,7 +43,7 @@ def tune_masq(
     classification = build("classification", recipe.section("classification"), Classification)
     encoder_options = masq_encoder_options(recipe.section("mask_encoder"))
     _check(options, encoder_options, classification)
-    dataset = CocoDataset(dataset_root(settings), train_split(settings))
+    dataset = dataset_of(settings, train_split(settings), part="seen")
     encoder = MaskClassTokens(
         clip_of(settings.run, recipe), **encoder_options, seed=recipe.seed
     ).to(device)

@@ -300,5 +300,5 @@ def test_a_dataset_without_seen_classes_is_refused(
     path = copy / "annotations/vocabulary.json"
     vocabulary = json.loads(path.read_text())
     path.write_text(json.dumps({**vocabulary, "seen": [False] * len(vocabulary["names"])}))
-    with pytest.raises(InputError, match="no annotated masks of seen classes to tune on"):
+    with pytest.raises(InputError, match="no seen class is left"):
         tune_clip(changed(settings, "dataset", root=str(copy)))
