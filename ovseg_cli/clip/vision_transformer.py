@@ -92,13 +92,16 @@ def image_layers(
     for block in blocks:
         with torch.no_grad():  # not around the yield, where the caller's gradients are made
             normed = block.ln_1(tokens)
-            queries, keys, values = _project(block, normed, first=0)
+            queries = split_heads(own_queries(block, normed), block.attn.num_heads)
+            keys, values = _keys_and_values(
+                block, normed
+            )  # apart, for they may outlive the queries
             attended = F.scaled_dot_product_attention(queries, keys, values)
             entering, tokens = tokens, finish_block(block, tokens, attended)
         yield ImageLayer(normed, keys, values, entering)
     with torch.no_grad():
         normed = last.ln_1(tokens)
-        keys, values = _project(last, normed, first=last.attn.embed_dim)
+        keys, values = _keys_and_values(last, normed)
     yield ImageLayer(normed, keys, values, tokens)
 
 
@@ -110,7 +113,7 @@ def reread(block: ResidualAttentionBlock, image: ImageLayer) -> ImageLayer:
         image: the layer of the tower whose image it is.
     """
     normed = block.ln_1(image.entering)
-    keys, values = _project(block, normed, first=block.attn.embed_dim)
+    keys, values = _keys_and_values(block, normed)
     return ImageLayer(normed, keys, values, image.entering)
 
 
@@ -128,15 +131,13 @@ def second_tower(visual: VisionTransformer) -> VisionTransformer:
     return tower.requires_grad_(True)
 
 
-def _project(block: ResidualAttentionBlock, normed: Tensor, *, first: int) -> list[Tensor]:
-    """The block's attention inputs from row `first` of its projection on, heads split."""
+def _keys_and_values(block: ResidualAttentionBlock, normed: Tensor) -> list[Tensor]:
+    """The block's keys and values of normed tokens, heads split."""
     attention = block.attn
-    weight, bias = attention.in_proj_weight[first:], attention.in_proj_bias[first:]
+    width = attention.embed_dim
+    weight, bias = attention.in_proj_weight[width:], attention.in_proj_bias[width:]
     projected = F.linear(normed, weight, bias)
-    return [
-        split_heads(part, attention.num_heads)
-        for part in projected.split(attention.embed_dim, dim=-1)
-    ]
+    return [split_heads(part, attention.num_heads) for part in projected.split(width, dim=-1)]
 
 
 def finish_block(

@@ -49,8 +49,8 @@ class MaskClassTokens(nn.Module):
             norms, attention, MLPs and output projection) that makes its own keys and values of the
             first one's image tokens. All but "freeze" train the tokens' position too. The paper
             counts patch convolution and positions (1.2 of 304 million) to the second tower, which
-            no mask token passes through. Keys and values keep every layer's image tokens for the
-            backward pass, queries keep none of them.
+            no mask token passes through. The backward pass keeps every layer's keys and values of
+            the image, and where they are tuned its tokens too.
         init: how new projections begin: "released" queries as PyTorch's linear layer, keys and
             values as CLIP's (the released code has queries alone; random values would destroy the
             space of features); "random" all as PyTorch's; "clip" all as CLIP's. A second tower
