@@ -96,7 +96,8 @@ class RelativeMaskAttention(nn.Module):
             relations = {name: RelativeScores(*sizes) for name in names}
             refinements = {name: MaskRefinement(*sizes) for name in names if refine}
         self.relations, self.refinements = nn.ModuleDict(relations), nn.ModuleDict(refinements)
-        self.to(attention.in_proj_weight)
+        for added in (self.relations, self.refinements):
+            added.to(attention.in_proj_weight)
         if init == "identity":
             _begin_as_frozen_tokens(clip, relations)
             for refinement in refinements.values():
@@ -241,7 +242,7 @@ def _begin_as_frozen_tokens(clip: ClipEncoder, relations: Mapping[str, RelativeS
         if str(index) in relations:
             attention, width = blocks[index].attn, image.normed.shape[-1]
             relations[str(index)].ask_alike(
-                own_queries(blocks[index], image.normed[0, :1])[0],
+                own_queries(blocks[index], image.normed[:, :1])[0, 0],
                 attention.in_proj_weight[width : 2 * width],
                 attention.in_proj_bias[width : 2 * width],
             )
