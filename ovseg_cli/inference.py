@@ -28,6 +28,9 @@ class InferenceOptions:
     Attributes:
         object_threshold: a panoptic segment's class probability is above it.
         overlap_threshold: a panoptic segment keeps at least this share of its mask's area.
+        reject_background: whether a mask becomes no panoptic segment where its best class has less
+            than the classes together leave of one, which is the background's share (MaskCLIP) and
+            what an object score takes off.
         top_k: most instances of an image.
         top_k_over: `all` ranks things and stuff together and then drops stuff, as published;
             `things` ranks things alone.
@@ -35,6 +38,7 @@ class InferenceOptions:
 
     object_threshold: float = 0.3
     overlap_threshold: float = 0.3
+    reject_background: bool = False
     top_k: PositiveInt = 100
     top_k_over: Literal["all", "things"] = "all"
 
@@ -80,6 +84,7 @@ def segment(
             is_thing,
             object_threshold=options.object_threshold,
             overlap_threshold=options.overlap_threshold,
+            reject_background=options.reject_background,
         )
     rows = needed.cumsum(0)[queries] - 1
     return Segmentation(
@@ -147,6 +152,7 @@ def panoptic_map(
     *,
     object_threshold: float,
     overlap_threshold: float,
+    reject_background: bool = False,
 ) -> tuple[Int[Tensor, "H W"], tuple[Segment, ...]]:
     """Segment ids, 0 where nothing is, and the segments; stuff of one class is one segment.
 
@@ -159,10 +165,13 @@ def panoptic_map(
         is_thing: (K,) True for things.
         object_threshold: masks of no higher class probability are left out.
         overlap_threshold: won pixels per pixel of the mask, at least.
+        reject_background: leaves out masks whose best class has less than the background.
     """
     size = mask_probabilities.shape[1:]
     scores, labels = class_probabilities.max(-1)
     keep = scores > object_threshold
+    if reject_background:
+        keep &= scores > 1 - class_probabilities.sum(-1)
     scores, labels, masks = scores[keep], labels[keep], mask_probabilities[keep]
     if not len(masks):
         return torch.zeros(size, dtype=torch.int32, device=masks.device), ()

@@ -164,6 +164,31 @@ def test_stuff_takes_no_place_when_things_are_ranked_alone() -> None:
     assert len(instances(probabilities, logits, is_thing, options=things).labels) == 2
 
 
+def test_a_mask_that_the_background_wins_is_no_panoptic_segment_if_asked() -> None:
+    probabilities = torch.tensor([[0.40, 0.15], [0.30, 0.25], [0.50, 0.00]])  # background: the rest
+    logits = torch.full((3, 2, 6), -9.0)
+    for mask in range(3):
+        logits[mask, :, 2 * mask : 2 * mask + 2] = 9.0
+    frame, is_thing = Frame((2, 6), (2, 6), (2, 6)), torch.tensor([True, True])
+    maps = {}
+    for reject in (False, True):
+        options = InferenceOptions(object_threshold=0.1, reject_background=reject)
+        result = segment(probabilities, logits, frame, is_thing, options=options)
+        assert result.panoptic is not None
+        assert result.semantic is not None
+        assert result.instances is not None
+        maps[reject] = result.panoptic[0].tolist()
+        assert result.semantic[0].tolist() == [0] * 6
+        assert len(result.instances.labels) == 6  # every pair of mask and class
+    assert maps[False] == [1, 1, 2, 2, 3, 3]
+    assert maps[True] == [0, 0, 0, 0, 0, 0]
+    sure = probabilities + torch.tensor([[0.1, 0.0], [0.0, 0.0], [0.01, 0.0]])
+    options = InferenceOptions(object_threshold=0.1, reject_background=True)
+    found = segment(sure, logits, frame, is_thing, options=options).panoptic
+    assert found is not None
+    assert found[0].tolist() == [1, 1, 0, 0, 2, 2]
+
+
 def test_an_empty_mask_is_no_instance_and_no_segment() -> None:
     result = segment(
         torch.tensor([[0.9]]),
