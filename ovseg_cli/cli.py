@@ -90,6 +90,25 @@ def train_proposals(
     _show_outcome(stage(settings), as_json)
 
 
+@app.command("distill")
+def distill(
+    run: RunOption = DEFAULT_RUN,
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
+    restart: RestartOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the proposal network on, with masks of its own for what nobody annotated."""
+    from .stages.distill import distill as stage
+
+    settings = _settings(run, recipe, overrides, seed, device, precision, restart)
+    for outcome in stage(settings):
+        _show_outcome(outcome, as_json)
+
+
 @app.command("tune-clip")
 def tune_clip(
     mode: Annotated[
@@ -206,6 +225,9 @@ def evaluate(
     name: Annotated[
         str | None, typer.Option("--name", help="Folder of the results; default: the artifacts.")
     ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="Score on one of the recipe's targets instead.")
+    ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
     as_json: JsonOption = False,
@@ -215,7 +237,7 @@ def evaluate(
     from .stages.scores import results_table
 
     settings = _settings(run, recipe, overrides, None, device, precision, False)
-    outcome = stage(settings, split=split, name=name)
+    outcome = stage(settings, split=split, name=name, target=target)
     if as_json:
         _print_json(outcome.results)
         return

@@ -26,6 +26,7 @@ MAKERS = {
     ("clip", "base"): "ovseg train-clip",
     ("clip", "masq"): "ovseg tune-clip --mode masq",
     ("proposals", "teacher"): "ovseg train-proposals",
+    ("proposals", "student"): "ovseg distill",
 }
 
 
@@ -133,7 +134,8 @@ class Run:
             CheckpointError: a file of it is damaged.
         """
         if not self.has_artifact(kind, name):
-            maker = MAKERS.get((kind, name))
+            series = name.partition("-")[0]  # student-1, student-2, ...
+            maker = MAKERS.get((kind, name)) or MAKERS.get((kind, series))
             mend = f"; make it with '{maker} --run {self.path}'" if maker else ""
             raise RunError(f"{self.path}: has no {kind}/{name}.safetensors{mend}")
         path = self.artifact_path(kind, name)

@@ -13,6 +13,7 @@ STAGE = {"run", "recipe", "overrides", "seed", "device", "precision", "restart",
 OPTIONS = {
     "train-clip": STAGE,
     "train-proposals": STAGE,
+    "distill": STAGE,
     "tune-clip": STAGE | {"mode"},
 }
 

@@ -14,9 +14,12 @@ from ..mask_encoders import MASK_ENCODERS
 from ..proposers import PROPOSERS
 from ..recipe import Recipe, choose, options_for
 from ..segmenter import VocabularyOptions
-from .evaluate import EvaluateOptions
+from .distill import DistillOptions
 from .make_shapes import ShapesOptions
+from .scoring import EvaluateOptions
 from .session import DatasetOptions, tuning_section
+from .targets import SECTION as TARGETS
+from .targets import check_targets
 from .train_clip import TrainClipOptions
 from .train_proposals import TrainProposalsOptions
 from .tune_clip import MODES, mode_of
@@ -37,6 +40,7 @@ SCHEMAS: dict[str, Callable[..., Any]] = {
     "inference": InferenceOptions,
     "train_clip": TrainClipOptions,
     "train_proposals": TrainProposalsOptions,
+    "distill": DistillOptions,
     "evaluate": EvaluateOptions,
 }
 BUILT_ELSEWHERE = ("clip", "seed")
@@ -51,6 +55,9 @@ def check_recipe(recipe: Recipe) -> None:
     for section in recipe.sections:
         options = recipe.section(section)
         if not options:
+            continue
+        if section == TARGETS:
+            check_targets(recipe)
             continue
         if section == "tune_clip":
             target, options = MODES[mode_of(recipe)].options, tuning_section(recipe)
