@@ -221,8 +221,8 @@ class SetCriterion:
         )
         weights = torch.ones_like(labels, dtype=torch.float32)
         weights[labels == no_object] = self.no_object_weight
-        for image, count in enumerate(counts):
-            weights[image, count:] = 0
+        for image, queries in enumerate(counts):
+            weights[image, queries:] = 0
         losses = F.cross_entropy(class_logits.transpose(1, 2), labels, reduction="none")
         total, count = (losses * weights).sum(), weights.sum()
         if self.normaliser == "process":

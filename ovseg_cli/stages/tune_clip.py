@@ -9,14 +9,17 @@ from ovseg_cli.mask_encoders import tuned_artifact
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import file_hash
 from ovseg_cli.stages.masq_options import MasqOptions
+from ovseg_cli.stages.rma_options import RmaOptions
 from ovseg_cli.stages.session import (
     Outcome,
     Settings,
     annotation_hashes,
+    dataset_options,
     run_stage,
     train_split,
 )
 from ovseg_cli.stages.tune_masq import tune_masq
+from ovseg_cli.stages.tune_rma import tune_rma
 
 SECTIONS = (
     "clip",
@@ -45,7 +48,10 @@ class Mode(NamedTuple):
     mask_encoder: str
 
 
-MODES: dict[str, Mode] = {"masq": Mode(tune_masq, MasqOptions, "mask_class_tokens")}
+MODES: dict[str, Mode] = {
+    "masq": Mode(tune_masq, MasqOptions, "mask_class_tokens"),
+    "rma": Mode(tune_rma, RmaOptions, "relative_mask_attention"),
+}
 DEFAULT_MODE = "masq"
 
 
@@ -106,5 +112,6 @@ def _inputs(settings: Settings) -> dict[str, str]:
         for kind, name in artifacts
         if run.has_artifact(kind, name)
     }
-    annotations = (f"panoptic_{train_split(settings)}.json", "vocabulary.json")
+    kind = dataset_options(settings).annotations
+    annotations = (f"{kind}_{train_split(settings)}.json", "vocabulary.json")
     return hashes | annotation_hashes(settings, *annotations)

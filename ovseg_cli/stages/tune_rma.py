@@ -1,0 +1,152 @@
+"""Tuning relative mask attention: CLIP learns to read masks, and to mend them.
+
+MaskCLIP (Ding et al., ICML 2023), sections 3.3 and 4. Proposer, CLIP and texts are frozen. Unlike
+the released code no gradient is computed for what is frozen, and a batch without an annotated mask
+has a class loss of zero, not NaN.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ovseg_cli.checkpoints.run_parts import clip_of, proposer_of
+from ovseg_cli.classification import Classification, class_logits
+from ovseg_cli.errors import RecipeError
+from ovseg_cli.mask_encoders.relative_mask_attention import RelativeMaskAttention
+from ovseg_cli.proposers import TrainableProposer
+from ovseg_cli.recipe import build, choose
+from ovseg_cli.segmenter import VocabularyOptions
+from ovseg_cli.stages.rma_examples import Batch, RmaExamples
+from ovseg_cli.stages.rma_options import RmaOptions
+from ovseg_cli.stages.session import Settings, dataset_of, train_split, tuning_section
+from ovseg_cli.structures import TextEmbeddings
+from ovseg_cli.training import distributed
+from ovseg_cli.training.loop import fit
+from ovseg_cli.vocabulary.templates import TEMPLATES
+from ovseg_cli.vocabulary.text_embeddings import text_embeddings
+
+
+def tune_rma(
+    settings: Settings, artifact: str, checkpoint_name: str, fingerprint: str
+) -> dict[str, Any]:
+    """Tunes relative mask attention; saves clip/<artifact> and returns the figures to record.
+
+    Args:
+        settings: run directory, recipe, device.
+        artifact: the name to save it by.
+        checkpoint_name: of checkpoint and log.
+        fingerprint: of the settings, for the checkpoint.
+    """
+    recipe, device = settings.recipe, settings.device
+    options = build("tune_clip", tuning_section(recipe), RmaOptions)
+    classification = build("classification", recipe.section("classification"), Classification)
+    _check(options)
+    dataset = dataset_of(settings, train_split(settings), part="seen")
+    clip = clip_of(settings.run, recipe)
+    encoder = _encoder(recipe.section("mask_encoder"), clip=clip, seed=recipe.seed).to(device)
+    proposer = proposer_of(settings.run, recipe, device=device)
+    assert isinstance(proposer, TrainableProposer)
+    examples = RmaExamples(dataset, proposer, options=options, seed=recipe.seed, device=device)
+    words = build("vocabulary", recipe.section("vocabulary"), VocabularyOptions)
+    texts = text_embeddings(
+        dataset.vocabulary,
+        clip.encode_text,
+        templates=TEMPLATES[words.templates],
+        background=options.no_object,
+    ).to(device)
+    result = fit(
+        encoder,
+        batch_at=examples.batch_at,
+        losses_of=lambda module, batch, step: rma_losses(
+            module,
+            batch,
+            text_embeddings=texts,
+            classification=classification,
+            options=options,
+            seed=recipe.seed,
+            step=step,
+        ),
+        optimizer=options.optimizer(encoder),
+        schedule=options.schedule(),
+        options=options.loop(settings.precision_or("fp32")),
+        run=settings.run,
+        stage=checkpoint_name,
+        fingerprint=fingerprint,
+        device=device,
+    )
+    tensors = encoder.tuned_tensors()
+    if distributed.is_main():
+        model = {"mode": "rma", "base": "base", "mask_encoder": recipe.section("mask_encoder")}
+        settings.run.save_artifact("clip", artifact, tensors, model)
+    return {
+        "seconds": round(result.seconds, 1),
+        "parameters": sum(value.numel() for value in tensors.values()),
+        "skipped": result.skipped,
+        "losses": result.losses,
+    }
+
+
+def rma_losses(
+    encoder: nn.Module,
+    batch: Batch,
+    *,
+    text_embeddings: TextEmbeddings,
+    classification: Classification,
+    options: RmaOptions,
+    seed: int,
+    step: int,
+) -> dict[str, Tensor]:
+    """The weighted losses of the masks' classes and, where they are refined, of the masks.
+
+    Args:
+        encoder: a `RelativeMaskAttention`, wrapped or not.
+        batch: on any device, brought to the texts'.
+        text_embeddings: of the seen classes and of "no object", which is last; on the encoder's
+            device.
+        classification: CLIP's temperature, and what becomes of a class's several texts.
+        options: weights, points and supervision.
+        seed: of the random points.
+        step: the training step.
+    """
+    device = text_embeddings.embeddings.device
+    refined = encoder(batch.images.to(device), batch.mask_logits.to(device))
+    with torch.autocast(device.type, enabled=False):
+        logits = class_logits(
+            refined.embeddings.flatten(0, 1).float(),
+            text_embeddings,
+            scale=classification.scale,
+            synonyms=classification.synonyms,
+        ).unflatten(0, refined.embeddings.shape[:2])
+    masks = refined.mask_logits
+    if options.supervision == "aliased":
+        masks = (masks[-1],) * len(masks)
+    losses = options.criterion()(
+        [(logits, mask_logits) for mask_logits in masks],
+        batch.targets,
+        seed=seed,
+        step=step,
+        counts=batch.counts,
+    )
+    return losses if masks[-1].requires_grad else {"class": losses["class"]}
+
+
+def _encoder(section: dict[str, Any], **parts: Any) -> RelativeMaskAttention:
+    target, options = choose(
+        "mask_encoder", section, {"relative_mask_attention": RelativeMaskAttention}
+    )
+    return build("mask_encoder", options, target, **parts)
+
+
+def _check(options: RmaOptions) -> None:
+    processes = distributed.world_size()
+    if options.batch_size % processes:
+        raise RecipeError(
+            f"[tune_clip] batch_size: {options.batch_size} images cannot be shared out among "
+            f"{processes} processes; choose a multiple"
+        )
+    if options.image_size % 32:
+        raise RecipeError(
+            f"[tune_clip] image_size: {options.image_size} is not a multiple of 32, as the "
+            "proposer needs"
+        )
