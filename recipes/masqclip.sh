@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# MasQCLIP on COCO panoptic; OVSEG_DATA names the folder that holds coco/.
+# MasQCLIP on COCO panoptic; OVSEG_DATA names the folder that holds coco/ and the targets.
 #   recipes/masqclip.sh [RUN] [RECIPE]
 # A stage that is done is left alone, one that was stopped goes on: run the same line again.
 set -euo pipefail
@@ -7,5 +7,9 @@ run=${1:-run}
 recipe=${2:-masqclip}
 
 ovseg train-proposals --run "$run" --recipe "$recipe" --precision fp16
+ovseg distill --run "$run" --recipe "$recipe" --precision fp16
 ovseg tune-clip --mode masq --run "$run" --recipe "$recipe" --precision fp16
 ovseg evaluate --run "$run" --recipe "$recipe"
+for target in ade20k_150 ade20k_150_semantic ade20k_847 pascal_context_59 pascal_context_459; do
+  ovseg evaluate --run "$run" --recipe "$recipe" --target "$target"
+done

@@ -80,7 +80,7 @@ def test_bad_overrides_are_refused(override):
 
 def test_an_unknown_recipe_names_the_known_ones(tmp_path):
     with pytest.raises(RecipeError, match="tiny/masqclip"):
-        load_recipe("tiny/maskclip_")
+        load_recipe("tiny/masqclp")
     with pytest.raises(RecipeError, match="no such recipe file"):
         load_recipe(str(tmp_path / "missing.yaml"))
 

@@ -1,8 +1,11 @@
+import re
+
 import pytest
 
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.recipe import load_recipe, parse_recipe, recipes_folder, shipped_recipes
 from ovseg_cli.stages.recipe_check import check_recipe
+from ovseg_cli.stages.session import class_list
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -15,10 +18,26 @@ def test_a_shipped_recipe_comes_with_its_chain(name):
     assert (recipes_folder() / f"{name}.sh").is_file()
 
 
-def test_the_tiny_recipe_differs_from_the_papers_in_numbers_only():
-    tiny, paper = load_recipe("tiny/masqclip"), load_recipe("masqclip")
+@pytest.mark.parametrize("system", ["masqclip", "maskclip"])
+def test_the_tiny_recipe_differs_from_the_papers_in_numbers_only(system):
+    tiny, paper = load_recipe(f"tiny/{system}"), load_recipe(system)
     for section in ("proposer", "mask_encoder", "classification"):
         assert tiny.section(section).get("name") == paper.section(section).get("name")
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_chain_scores_every_target_that_can_be_read(name):
+    chain = (recipes_folder() / f"{name}.sh").read_text()
+    targets = set(load_recipe(name).section("targets")) - {"lvis"}  # no file names in its file
+    assert targets <= set(re.split(r"[\s;]+", chain))
+
+
+@pytest.mark.parametrize("name", ["masqclip_base_novel", "maskclip_base_novel"])
+def test_base_and_novel_classes_are_cocos_48_and_17(name):
+    dataset = load_recipe(name).section("dataset")
+    assert dataset["annotations"] == "instances"
+    assert class_list(dataset["classes"]).vocabulary.seen.count(True) == 48
+    assert len(class_list(dataset["classes"]).ids) == 65
 
 
 @pytest.mark.parametrize(
@@ -41,6 +60,8 @@ def test_the_tiny_recipe_differs_from_the_papers_in_numbers_only():
         ("proposer: {name: [mask2former]}", r"\[proposer\] name: there is no"),
         ("clip: {name: small, layers: -3}", r"\[clip\] layers: -3 is not"),
         ("evaluate: {images: x}", r"images: expected int \| None"),
+        ("evaluate: {protocol: novel}", "protocol: expected one of generalized, constrained_base"),
+        ("targets: {ade: {rot: x}}", r"\[targets\.ade\] rot: .* did you mean 'root'"),
         ("seed: -1", "seed: -1 is not"),
     ],
 )

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 from untrained_run import untrained_run
 
+from ovseg_cli.cli import app
 from ovseg_cli.errors import OvsegError, RecipeError, UsageError
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run
@@ -149,3 +151,11 @@ def test_how_a_target_is_asked_for_is_checked(settings: Settings) -> None:
     constrained = Settings(settings.run, Recipe("test", sections=sections))
     with pytest.raises(OvsegError, match=r"\[evaluate\] protocol: constrained_base is for the"):
         evaluate(constrained, target="rooms")
+
+
+def test_the_command_line_takes_a_target(settings: Settings) -> None:
+    settings.run.save_recipe(settings.recipe)
+    line = ["evaluate", "--run", str(settings.run.path), "--target", "steets"]
+    result = CliRunner().invoke(app, line)
+    assert isinstance(result.exception, UsageError)
+    assert "--target steets: no such target" in str(result.exception)
