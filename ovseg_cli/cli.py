@@ -90,6 +90,25 @@ def train_proposals(
     _show_outcome(stage(settings), as_json)
 
 
+@app.command("distill")
+def distill(
+    run: RunOption = DEFAULT_RUN,
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
+    restart: RestartOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the proposal network on, with masks of its own for what nobody annotated."""
+    from .stages.distill import distill as stage
+
+    settings = _settings(run, recipe, overrides, seed, device, precision, restart)
+    for outcome in stage(settings):
+        _show_outcome(outcome, as_json)
+
+
 @app.command("tune-clip")
 def tune_clip(
     mode: Annotated[

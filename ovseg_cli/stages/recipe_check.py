@@ -14,6 +14,7 @@ from ..mask_encoders import MASK_ENCODERS
 from ..proposers import PROPOSERS
 from ..recipe import Recipe, choose, options_for
 from ..segmenter import VocabularyOptions
+from .distill import DistillOptions
 from .make_shapes import ShapesOptions
 from .scoring import EvaluateOptions
 from .session import DatasetOptions, tuning_section
@@ -39,6 +40,7 @@ SCHEMAS: dict[str, Callable[..., Any]] = {
     "inference": InferenceOptions,
     "train_clip": TrainClipOptions,
     "train_proposals": TrainProposalsOptions,
+    "distill": DistillOptions,
     "evaluate": EvaluateOptions,
 }
 BUILT_ELSEWHERE = ("clip", "seed")
