@@ -35,6 +35,23 @@ from ovseg_cli.stages.train_proposals import (
 from ovseg_cli.structures import Frame, FramedImage, Proposals
 from ovseg_cli.training.signals import Interrupted
 
+MASK_RCNN = {
+    "name": "mask_rcnn",
+    "backbone": "resnet10",
+    "backbone_width": 8,
+    "backbone_norm": "group",
+    "trained_stages": 2,
+    "channels": 16,
+    "anchor_sizes": [12, 24, 48, 96, 128],
+    "candidates": 20,
+    "regions": 20,
+    "region_samples": 32,
+    "box_head_dim": 32,
+    "box_samples": 32,
+    "mask_layers": 1,
+    "detections": 5,
+    "score_threshold": 0.0,
+}
 TRAINING = {"augmentation": "squash", "image_size": 64, "points": 32, "cached_images": 4}
 DISTILL = {
     "rounds": 1,
@@ -99,6 +116,21 @@ def test_every_round_makes_a_student_and_leaves_its_teacher_as_it_was(begun):
     assert first.results["pseudo_masks"]["images"] == 1
     assert first.results["pseudo_masks"]["per_image"] > 0
     assert settings.run.newest("proposals") == "student-2"
+
+
+def test_mask_rcnn_learns_from_its_own_masks_too(begun):
+    settings = begun()
+    sections = {**settings.recipe.sections, "proposer": MASK_RCNN}
+    _, teacher = built_proposer(MASK_RCNN)
+    model = {"name": "mask_rcnn", "options": MASK_RCNN}
+    settings.run.save_artifact("proposals", "teacher", teacher.state_dict(), model)
+    before = weights(settings, "teacher")
+    (outcome,) = distill(replace(settings, recipe=Recipe("a test", 0, sections)))
+    assert outcome.results["pseudo_masks"]["per_image"] > 0
+    student = weights(settings, "student-1")
+    moved = {name for name, tensor in student.items() if not torch.equal(tensor, before[name])}
+    assert any("mask" in name for name in moved)
+    assert "backbone.conv1.weight" not in moved
 
 
 def test_the_teachers_weights_do_not_move_in_a_round(begun, monkeypatch):
