@@ -11,7 +11,7 @@ from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.loading import clip_from_artifact, load_open_clip, load_weights
 from ovseg_cli.errors import CheckpointError
 from ovseg_cli.mask_encoders import MASK_ENCODERS, MaskEncoder, TunedEncoder, tuned_artifact
-from ovseg_cli.proposers import PROPOSERS, Mask2Former, MaskRcnn
+from ovseg_cli.proposers import FREE_OPTIONS, PROPOSERS, Mask2Former, MaskRcnn
 from ovseg_cli.recipe import Recipe, build, choose, options_for
 from ovseg_cli.run import Run
 
@@ -72,7 +72,7 @@ def proposer_of(run: Run, recipe: Recipe, *, device: torch.device) -> Mask2Forme
     target, options = choose("proposer", section, PROPOSERS)
     if model.get("options"):
         _check_trained(model, section, source)
-    proposer: Mask2Former | MaskRcnn = build("proposer", options, target)
+    proposer = build("proposer", options, target)
     load_weights(proposer, tensors, source=source)
     return proposer.to(device).eval().requires_grad_(False)
 
@@ -80,9 +80,8 @@ def proposer_of(run: Run, recipe: Recipe, *, device: torch.device) -> Mask2Forme
 def _check_trained(model: dict[str, Any], section: dict[str, Any], source: str) -> None:
     trained = {"name": model.get("name", section["name"]), **model["options"]}
     then, now = _every_option(trained), _every_option(section)
-    free = PROPOSERS[section["name"]].FREE_OPTIONS
     for key in ("name", *now):
-        if key not in free and then.get(key) != now[key]:
+        if key not in FREE_OPTIONS[section["name"]] and then.get(key) != now[key]:
             raise CheckpointError(
                 f"{source}: trained with {key} {then.get(key)!r}, but the recipe's [proposer] says "
                 f"{now[key]!r}; set proposer.{key} to what it was, or train again with "

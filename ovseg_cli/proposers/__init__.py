@@ -1,11 +1,13 @@
 """Proposers: an image in, class-agnostic masks out."""
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 from ..structures import FramedImage, Proposals
+from . import mask_rcnn
 from .ground_truth import ground_truth_proposals
 from .mask2former import Mask2Former
 from .mask_rcnn import MaskRcnn
@@ -33,12 +35,17 @@ class TrainableProposer(Proposer, Protocol):
         ...
 
 
-PROPOSERS: dict[str, type[Mask2Former] | type[MaskRcnn]] = {
+PROPOSERS: dict[str, Callable[..., Mask2Former | MaskRcnn]] = {
     "mask2former": Mask2Former,
     "mask_rcnn": MaskRcnn,
 }
+FREE_OPTIONS: dict[str, tuple[str, ...]] = {  # those that weights do not depend on
+    "mask2former": (),
+    "mask_rcnn": mask_rcnn.FREE_OPTIONS,
+}
 
 __all__ = [
+    "FREE_OPTIONS",
     "PROPOSERS",
     "Mask2Former",
     "MaskRcnn",

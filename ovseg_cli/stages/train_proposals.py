@@ -267,8 +267,7 @@ def built_proposer(section: dict[str, Any]) -> tuple[str, Mask2Former | MaskRcnn
     """
     named = {"name": "mask2former", **section}
     target, options = choose("proposer", named, PROPOSERS)
-    proposer: Mask2Former | MaskRcnn = build("proposer", options, target)
-    return str(named["name"]), proposer
+    return str(named["name"]), build("proposer", options, target)
 
 
 def proposal_losses(

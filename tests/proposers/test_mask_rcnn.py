@@ -1,5 +1,6 @@
 """Mask R-CNN on images of a few rectangles, and its parts on cases worked by hand."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,13 @@ from untrained_run import CLIP, untrained_run
 
 from ovseg_cli.checkpoints.run_parts import proposer_of
 from ovseg_cli.errors import CheckpointError
-from ovseg_cli.proposers import PROPOSERS, MaskRcnn, Proposer, TrainableProposer
+from ovseg_cli.proposers import (
+    FREE_OPTIONS,
+    PROPOSERS,
+    MaskRcnn,
+    Proposer,
+    TrainableProposer,
+)
 from ovseg_cli.proposers.mask_rcnn import AnnotatedMasks
 from ovseg_cli.proposers.mask_rcnn.boxes import boxes_of, match, sample
 from ovseg_cli.proposers.mask_rcnn.heads import mask_targets, pasted, pool
@@ -294,8 +301,8 @@ def test_weights_that_say_nothing_of_their_options_are_taken_as_the_recipes(tmp_
 
 
 def test_every_proposer_says_which_options_are_free():
-    for proposer in PROPOSERS.values():
-        assert set(proposer.FREE_OPTIONS) <= set(proposer.__init__.__annotations__)
+    for name, proposer in PROPOSERS.items():
+        assert set(FREE_OPTIONS[name]) <= set(inspect.signature(proposer).parameters)
 
 
 def test_a_big_resnet_is_the_default():

@@ -42,7 +42,6 @@ class Mask2Former(nn.Module):
         feedforward_dim: hidden channels of their feed-forward networks.
     """
 
-    FREE_OPTIONS: tuple[str, ...] = ()  # every option changes what the weights mean
     mean: Tensor
     std: Tensor
 

@@ -1,6 +1,6 @@
 """Mask R-CNN as a class-agnostic proposer."""
 
-from .model import MaskRcnn
+from .model import FREE_OPTIONS, MaskRcnn
 from .training import AnnotatedMasks
 
-__all__ = ["AnnotatedMasks", "MaskRcnn"]
+__all__ = ["FREE_OPTIONS", "AnnotatedMasks", "MaskRcnn"]

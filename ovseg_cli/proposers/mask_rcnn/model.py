@@ -32,6 +32,17 @@ from .regions import RegionProposals, Regions
 from .training import AnnotatedMasks, head_losses, mean, sampled
 
 STRIDE = 4  # of the mask logits
+FREE_OPTIONS = (  # may differ between training and use: the same weights mean the same
+    "trained_stages",
+    "candidates",
+    "regions",
+    "region_nms",
+    "region_samples",
+    "box_samples",
+    "box_nms",
+    "score_threshold",
+    "detections",
+)
 
 _MEAN = (123.675, 116.28, 103.53)  # ImageNet's, RGB
 _STD = (58.395, 57.12, 57.375)
@@ -39,8 +50,6 @@ _STD = (58.395, 57.12, 57.375)
 
 class MaskRcnn(nn.Module):
     """Class-agnostic masks with object scores; the defaults are those of R50-FPN.
-
-    `FREE_OPTIONS` may differ between training and use: the same weights mean the same.
 
     Args:
         backbone: which ResNet; resnet10 has one basic block a stage.
@@ -61,17 +70,6 @@ class MaskRcnn(nn.Module):
         detections: most masks of an image.
     """
 
-    FREE_OPTIONS = (
-        "trained_stages",
-        "candidates",
-        "regions",
-        "region_nms",
-        "region_samples",
-        "box_samples",
-        "box_nms",
-        "score_threshold",
-        "detections",
-    )
     mean: Tensor
     std: Tensor
 
