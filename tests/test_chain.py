@@ -19,11 +19,18 @@ SMALLER = [
     "train_proposals.steps=2",
     "train_proposals.batch_size=2",
     "train_proposals.points=64",
+    "distill.steps=1",
+    "distill.batch_size=2",
+    "distill.score_threshold=0",
+    "distill.points=64",
+    "distill.statistics_images=1",
     "tune_clip.steps=2",
     "tune_clip.batch_size=2",
 ]
 SMALL = [word for change in SMALLER for word in ("--set", change)]
 RECIPE = ["--recipe", "tiny/masqclip", *SMALL]
+STUDENTS = ("proposals/student-1", "proposals/student-2")
+MASKCLIP = ["--recipe", "tiny/maskclip", *SMALL, "--set", "tune_clip.points=64"]
 
 
 def ovseg(*arguments):
@@ -40,17 +47,22 @@ def run(tmp_path_factory):
     ovseg("datasets", "make", "shapes", folder / "shapes", *RECIPE, "--workers", 1)
     ovseg("train-clip", "--run", folder, *RECIPE)
     ovseg("train-proposals", "--run", folder, *RECIPE)
+    ovseg("distill", "--run", folder, *RECIPE)
     ovseg("tune-clip", "--mode", "masq", "--run", folder, *RECIPE)
     return folder
 
 
 def test_each_stage_leaves_its_artifact_and_its_record(run):
     stages = json.loads((run / "manifest.json").read_text())["stages"]
-    made = {entry["stage"]: entry["artifact"] for entry in stages}
-    assert made["train-clip"] == "clip/base"
-    assert made["train-proposals"] == "proposals/teacher"
-    assert made["tune-clip"] == "clip/masq"
-    for artifact in ("clip/base", "clip/masq", "proposals/teacher"):
+    made = [(entry["stage"], entry["artifact"]) for entry in stages]
+    assert made[:5] == [
+        ("train-clip", "clip/base"),
+        ("train-proposals", "proposals/teacher"),
+        ("distill", "proposals/student-1"),
+        ("distill", "proposals/student-2"),
+        ("tune-clip", "clip/masq"),
+    ]
+    for _, artifact in made[:5]:
         assert (run / f"{artifact}.safetensors").is_file()
         assert (run / f"{artifact}.json").is_file()
     assert not list((run / "checkpoints").iterdir())
@@ -75,6 +87,18 @@ def test_evaluate_writes_every_metric(run):
     assert len(rows) == 1 + 28
 
 
+def test_maskclip_goes_on_from_the_same_clip_and_proposals(run):
+    ovseg("train-proposals", "--run", run, *MASKCLIP)
+    tuned = json.loads(ovseg("tune-clip", "--run", run, *MASKCLIP, "--json").stdout)
+    assert tuned["parameters"] > 0
+    scores = ovseg("evaluate", "--run", run, *MASKCLIP, "--json", "--name", "maskclip").stdout
+    assert 0 <= json.loads(scores)["panoptic"]["all"]["sq"] <= 1
+    stages = json.loads((run / "manifest.json").read_text())["stages"]
+    assert [entry["stage"] for entry in stages].count("train-proposals") == 1
+    assert "clip/rma" in [entry["artifact"] for entry in stages]
+    ovseg("evaluate", "--run", run, *RECIPE, "--name", "again")  # leaves MasQCLIP's recipe
+
+
 def test_predict_uses_the_run(run, tmp_path):
     image = next((run / "shapes/test").iterdir())
     out = tmp_path / "out"
@@ -93,6 +117,8 @@ def test_a_packed_run_predicts_and_scores_as_its_card_says(run, tmp_path):
     ovseg("pack", tmp_path / "packed", "--run", run, *RECIPE)
     card = json.loads((tmp_path / "packed/card.json").read_text())
     assert card["evaluation"]["results"] == json.loads(tuned.stdout)
+    made = [entry["artifact"] for entry in card["stages"]]
+    assert made == ["clip/base", "proposals/teacher", *STUDENTS, "clip/masq"]
     packed = Run(tmp_path / "packed")
     scores = check_scores(Settings(packed, packed.recipe()), run / "shapes")
     assert scores == pytest.approx(card["check"]["scores"], nan_ok=True)

@@ -1,15 +1,17 @@
 """`ovseg pack`: a run's segmenter as one small folder, in half precision, with a model card."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints.run_parts import artifacts_of
+from ..checkpoints.run_parts import artifacts_of, proposals_name
 from ..datasets.coco import CocoDataset
 from ..errors import RunError, UsageError
+from ..recipe import Recipe
 from ..run import Run, file_hash
 from ..segmenter import Segmenter
 from ..storage import write_json, write_text
@@ -55,6 +57,7 @@ def pack(settings: Settings, folder: Path) -> Packed:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: exists; give a new or empty folder")
     run, packed = settings.run, Run(folder)
+    settings = replace(settings, recipe=_naming_its_proposals(settings))
     names = artifacts_of(run, settings.recipe)
     loaded = {name: run.load_artifact(*name.split("/")) for name in names}
     card = _card(settings, names)
@@ -93,6 +96,13 @@ def check_scores(settings: Settings, root: Path) -> dict[str, Any]:
     }
 
 
+def _naming_its_proposals(settings: Settings) -> Recipe:
+    """The recipe for a folder without a manifest, which cannot tell the newest proposals."""
+    recipe = settings.recipe
+    artifacts = {"proposals": proposals_name(settings.run, recipe)}
+    return replace(recipe, sections={**recipe.sections, "artifacts": artifacts})
+
+
 def _split(settings: Settings) -> str:
     return str(settings.recipe.section("dataset").get("test", "test"))
 
@@ -109,8 +119,7 @@ def _card(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
             key: entry[key]
             for key in ("stage", "artifact", "cpu_seconds", "seed", "device", "results")
         }
-        for entry in _newest_records(settings.run)
-        if entry["artifact"] in names
+        for entry in _records(settings.run, names)
     ]
     return {
         "recipe": settings.recipe.name,
@@ -124,8 +133,16 @@ def _card(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _newest_records(run: Run) -> list[dict[str, Any]]:
-    return list({entry["stage"]: entry for entry in run.manifest()}.values())
+def _records(run: Run, names: Iterable[str]) -> list[dict[str, Any]]:
+    """The newest records of artifacts and of what they were made from, oldest first."""
+    newest = {entry["artifact"]: entry for entry in run.manifest()}
+    wanted, left = set(), list(names)
+    while left:
+        name = left.pop()
+        if name in newest and name not in wanted:
+            wanted.add(name)
+            left += newest[name]["inputs"]
+    return [entry for name, entry in newest.items() if name in wanted]
 
 
 def _evaluation(run: Run, names: tuple[str, ...]) -> dict[str, Any]:

@@ -9,5 +9,6 @@ recipe=${2:-tiny/masqclip}
 ovseg datasets make shapes "$run/shapes" --recipe "$recipe"
 ovseg train-clip --run "$run" --recipe "$recipe"
 ovseg train-proposals --run "$run" --recipe "$recipe"
+ovseg distill --run "$run" --recipe "$recipe"
 ovseg tune-clip --mode masq --run "$run" --recipe "$recipe"
 ovseg evaluate --run "$run" --recipe "$recipe"
