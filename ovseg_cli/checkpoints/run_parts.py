@@ -54,19 +54,22 @@ def proposals_name(run: Run, recipe: Recipe) -> str:
     return named or run.newest("proposals") or "teacher"
 
 
-def proposer_of(run: Run, recipe: Recipe, *, device: torch.device) -> Mask2Former | MaskRcnn:
-    """The recipe's proposer with its weights from the run directory, see `proposals_name`.
+def proposer_of(
+    run: Run, recipe: Recipe, *, device: torch.device, name: str | None = None
+) -> Mask2Former | MaskRcnn:
+    """The recipe's proposer, frozen, with weights from the run directory.
 
     Args:
         run: holds proposals/<name>.
         recipe: its sections `proposer` and `artifacts`.
         device: where it computes.
+        name: of the weights; None for `proposals_name`.
 
     Raises:
         RunError: the run directory has no proposals artifact.
         CheckpointError: weights that are damaged or of another model than the recipe's.
     """
-    name = proposals_name(run, recipe)
+    name = name or proposals_name(run, recipe)
     tensors, model = run.load_artifact("proposals", name)
     source, section = str(run.artifact_path("proposals", name)), recipe.section("proposer")
     target, options = choose("proposer", section, PROPOSERS)

@@ -20,9 +20,12 @@ from ovseg_cli.checkpoints.run_parts import proposer_of
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.losses.pseudo_masks import Overlap
 from ovseg_cli.losses.set_criterion import seed_of
-from ovseg_cli.proposers import Mask2Former, MaskRcnn, TrainableProposer
+from ovseg_cli.proposers import TrainableProposer
 from ovseg_cli.recipe import Share, build
 from ovseg_cli.run import file_hash, fingerprint_of
+from ovseg_cli.stages.proposal_examples import Batch, ProposalExamples
+from ovseg_cli.stages.proposal_losses import proposal_losses
+from ovseg_cli.stages.proposal_options import TrainProposalsOptions
 from ovseg_cli.stages.session import (
     Outcome,
     Settings,
@@ -33,14 +36,7 @@ from ovseg_cli.stages.session import (
     train_split,
 )
 from ovseg_cli.stages.teacher_masks import TeacherMasks
-from ovseg_cli.stages.train_proposals import (
-    SECTIONS,
-    Batch,
-    ProposalExamples,
-    TrainProposalsOptions,
-    built_proposer,
-    proposal_losses,
-)
+from ovseg_cli.stages.train_proposals import SECTIONS, built_proposer
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import fit
 from ovseg_cli.training.optimizer import Decay
@@ -194,7 +190,7 @@ def _student(
     run, device, seed = settings.run, settings.device, seed_of(settings.recipe.seed, number)
     torch.manual_seed(seed)
     teacher_name, student_name = options.artifact(number - 1), options.artifact(number)
-    teacher = _frozen(settings, teacher_name)
+    teacher = proposer_of(run, settings.recipe, device=device, name=teacher_name)
     name, student = built_proposer(settings.recipe.section("proposer"))
     student.load_state_dict(teacher.state_dict())
     teacher_masks = options.teacher_masks(teacher, seed=seed, device=device)
@@ -226,18 +222,11 @@ def _student(
     return {
         "seconds": round(result.seconds, 1),
         "teacher": teacher_name,
-        "images": len(examples.indices),
+        "images": len(examples.images.indices),
         "skipped": result.skipped,
         "losses": result.losses,
         "pseudo_masks": teacher_masks.quality(judged, training.image_size, images=images),
     }
-
-
-def _frozen(settings: Settings, name: str) -> Mask2Former | MaskRcnn:
-    """The recipe's proposer with an artifact's weights, on the device, in eval mode."""
-    sections = {**settings.recipe.sections, "artifacts": {"proposals": name}}
-    recipe = replace(settings.recipe, sections=sections)
-    return proposer_of(settings.run, recipe, device=settings.device)
 
 
 def _check(options: DistillOptions) -> None:

@@ -13,16 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from ovseg_cli.datasets.augmentation import flipped, jittered
+from ovseg_cli.datasets.augmentation import flipped
 from ovseg_cli.datasets.coco import CocoDataset
-from ovseg_cli.errors import InputError
 from ovseg_cli.losses.classification import IGNORED, assign_labels
-from ovseg_cli.losses.set_criterion import seed_of
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.proposers import Proposer, TrainableProposer
 from ovseg_cli.stages.masq_options import MasqOptions
+from ovseg_cli.stages.training_images import TrainingImages
 from ovseg_cli.structures import Frame, FramedImage, Proposals, Sample, Vocabulary
-from ovseg_cli.training import distributed
 
 
 class Batch(NamedTuple):
@@ -77,12 +75,8 @@ class MasqExamples:
     ) -> None:
         self.dataset, self.proposer, self.encoder = dataset, proposer, encoder
         self.options, self.seed = options, seed
+        self.images = TrainingImages(dataset, options, seed=seed)
         self.background, self.label_of = seen_labels(dataset.vocabulary)
-        self.indices = [i for i, record in enumerate(dataset.records) if record.segments]
-        if not self.indices or not self.background:
-            raise InputError(
-                f"{dataset.name}: no annotated masks of seen classes to tune on; use another split"
-            )
         self._kept: dict[tuple[int, bool], _Kept] = {}
 
     def batch_at(self, step: int) -> Batch:
@@ -91,9 +85,7 @@ class MasqExamples:
         Args:
             step: the training step.
         """
-        share = self.options.batch_size // distributed.world_size()
-        first = step * self.options.batch_size + distributed.rank() * share
-        positions = range(first, first + share)
+        positions = self.images.positions_at(step)
         if self.options.augmentation == "squash":
             examples = [self.example(*self.drawn(position)) for position in positions]
         else:
@@ -107,11 +99,12 @@ class MasqExamples:
 
     def drawn(self, position: int) -> tuple[int, bool]:
         """Which image stands at a position of the endless sequence, and whether mirrored."""
-        epoch, place = divmod(position, len(self.indices))
+        indices = self.images.indices
+        epoch, place = divmod(position, len(indices))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self.indices), generator=generator)
-        mirrored = torch.rand(len(self.indices), generator=generator) < 0.5
-        return self.indices[int(order[place])], self.options.flip and bool(mirrored[place])
+        order = torch.randperm(len(indices), generator=generator)
+        mirrored = torch.rand(len(indices), generator=generator) < 0.5
+        return indices[int(order[place])], self.options.flip and bool(mirrored[place])
 
     def example(self, index: int, mirrored: bool) -> Example:
         """A squashed image, whose masks are examined the first time alone.
@@ -138,14 +131,7 @@ class MasqExamples:
             positions: in the endless sequence; each decides its image's augmentation.
         """
         samples = [
-            jittered(
-                self.dataset[self.drawn(position)[0]],
-                self.options.image_size,
-                torch.Generator().manual_seed(seed_of(self.seed, position, 1)),
-                smallest=self.options.smallest_scale,
-                largest=self.options.largest_scale,
-            )
-            for position in positions
+            self.images.augmented(self.drawn(position)[0], position) for position in positions
         ]
         images = torch.stack([sample.image for sample in samples]).float()
         examined = self._examine(images, samples)

@@ -16,12 +16,12 @@ from ..recipe import Recipe, choose, options_for
 from ..segmenter import VocabularyOptions
 from .distill import DistillOptions
 from .make_shapes import ShapesOptions
+from .proposal_options import TrainProposalsOptions
 from .scoring import EvaluateOptions
 from .session import DatasetOptions, tuning_section
 from .targets import SECTION as TARGETS
 from .targets import check_targets
 from .train_clip import TrainClipOptions
-from .train_proposals import TrainProposalsOptions
 from .tune_clip import MODES, mode_of
 
 CLIPS: dict[str, Callable[..., Any]] = {"small": build_small_clip, "open_clip": load_open_clip}

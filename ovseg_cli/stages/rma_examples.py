@@ -11,14 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ovseg_cli.datasets.augmentation import jittered, squashed
 from ovseg_cli.datasets.coco import CocoDataset
-from ovseg_cli.errors import InputError
-from ovseg_cli.losses.set_criterion import MaskTargets, seed_of
+from ovseg_cli.losses.set_criterion import MaskTargets
 from ovseg_cli.proposers import TrainableProposer
 from ovseg_cli.stages.rma_options import RmaOptions
+from ovseg_cli.stages.training_images import TrainingImages
 from ovseg_cli.structures import Sample
-from ovseg_cli.training import distributed
 
 
 class Batch(NamedTuple):
@@ -60,13 +58,8 @@ class RmaExamples:
         seed: int,
         device: torch.device,
     ) -> None:
-        self.dataset, self.proposer, self.options = dataset, proposer, options
-        self.seed, self.device = seed, device
-        self.indices = [i for i, record in enumerate(dataset.records) if record.segments]
-        if not self.indices:
-            raise InputError(
-                f"{dataset.name}: no annotated masks of seen classes to tune on; use another split"
-            )
+        self.proposer, self.device = proposer, device
+        self.images = TrainingImages(dataset, options, seed=seed)
 
     def batch_at(self, step: int) -> Batch:
         """The batch of a step, this process's part of it.
@@ -74,37 +67,15 @@ class RmaExamples:
         Args:
             step: the training step.
         """
-        share = self.options.batch_size // distributed.world_size()
-        first = step * self.options.batch_size + distributed.rank() * share
-        samples = [self.augmented(first + offset) for offset in range(share)]
+        samples = self.images.samples_at(step)
         images = torch.stack([sample.image for sample in samples]).float().to(self.device)
         proposed = [proposals.mask_logits for proposals in self.proposer.propose_batch(images)]
         counts = tuple(len(mask_logits) for mask_logits in proposed)
         mask_logits = pad_sequence(proposed, batch_first=True, padding_value=-1.0)
         if not mask_logits.shape[1]:
-            mask_logits = mask_logits.new_full((share, 1, *mask_logits.shape[2:]), -1.0)
+            mask_logits = mask_logits.new_full((len(samples), 1, *mask_logits.shape[2:]), -1.0)
         targets = tuple(self.targets(sample) for sample in samples)
         return Batch(images, mask_logits, counts, targets)
-
-    def augmented(self, position: int) -> Sample:
-        """The image at a position in the endless order of shuffled epochs.
-
-        Args:
-            position: 0 for the first image of the first step.
-        """
-        epoch, place = divmod(position, len(self.indices))
-        order = torch.randperm(len(self.indices), generator=_generator(self.seed, epoch))
-        sample = self.dataset[self.indices[int(order[place])]]
-        generator, size = _generator(self.seed, position, 1), self.options.image_size
-        if self.options.augmentation == "squash":
-            return squashed(sample, size, generator)
-        return jittered(
-            sample,
-            size,
-            generator,
-            smallest=self.options.smallest_scale,
-            largest=self.options.largest_scale,
-        )
 
     def targets(self, sample: Sample) -> MaskTargets:
         """The masks of an image that are learned, on the proposer's device.
@@ -115,7 +86,3 @@ class RmaExamples:
         masks = sample.masks[~sample.is_crowd].float().to(self.device)
         labels = sample.labels[~sample.is_crowd].to(self.device)
         return MaskTargets(masks, labels, sample.image_id)
-
-
-def _generator(*parts: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed_of(*parts))

@@ -14,7 +14,7 @@ from ovseg_cli.losses.set_criterion import seed_of
 from ovseg_cli.metrics.pseudo_mask_quality import PseudoMaskQuality
 from ovseg_cli.progress import progress
 from ovseg_cli.proposers import TrainableProposer
-from ovseg_cli.stages.train_proposals import Batch
+from ovseg_cli.stages.proposal_examples import Batch
 from ovseg_cli.structures import Proposals, Sample
 from ovseg_cli.training import distributed
 

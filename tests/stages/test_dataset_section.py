@@ -8,8 +8,9 @@ from ovseg_cli.errors import RecipeError, VocabularyError
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
+from ovseg_cli.stages.proposal_examples import ProposalExamples
+from ovseg_cli.stages.proposal_options import TrainProposalsOptions
 from ovseg_cli.stages.session import Settings, dataset_of
-from ovseg_cli.stages.train_proposals import ProposalExamples, TrainProposalsOptions
 from ovseg_cli.vocabulary import builtin_vocabulary
 
 
@@ -38,7 +39,7 @@ def test_unseen_classes_are_left_out_where_a_stage_learns(
     assert all(seen.vocabulary.seen)
     learned = ProposalExamples(seen, TrainProposalsOptions(batch_size=1, image_size=64), seed=0)
     counts = {sample.image_id: len(sample.masks) for sample in whole}
-    fewer = [len(seen[i].masks) < counts[seen[i].image_id] for i in learned.indices]
+    fewer = [len(seen[i].masks) < counts[seen[i].image_id] for i in learned.images.indices]
     assert any(fewer)
     for sample in seen:
         assert 0 < len(sample.masks) <= counts[sample.image_id]

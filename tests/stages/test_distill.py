@@ -23,15 +23,12 @@ from ovseg_cli.run import Run
 from ovseg_cli.stages import distill as stage
 from ovseg_cli.stages.distill import DistillOptions, distill
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
+from ovseg_cli.stages.proposal_examples import Batch, ProposalExamples
+from ovseg_cli.stages.proposal_losses import proposal_losses
+from ovseg_cli.stages.proposal_options import TrainProposalsOptions
 from ovseg_cli.stages.session import Settings
 from ovseg_cli.stages.teacher_masks import TeacherMasks
-from ovseg_cli.stages.train_proposals import (
-    Batch,
-    ProposalExamples,
-    TrainProposalsOptions,
-    built_proposer,
-    proposal_losses,
-)
+from ovseg_cli.stages.train_proposals import built_proposer
 from ovseg_cli.structures import Frame, FramedImage, Proposals
 from ovseg_cli.training.signals import Interrupted
 

@@ -16,13 +16,10 @@ from ovseg_cli.errors import InputError, RecipeError
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
+from ovseg_cli.stages.proposal_examples import ProposalExamples
+from ovseg_cli.stages.proposal_options import TrainProposalsOptions
 from ovseg_cli.stages.session import Settings
-from ovseg_cli.stages.train_proposals import (
-    ProposalExamples,
-    TrainProposalsOptions,
-    built_proposer,
-    train_proposals,
-)
+from ovseg_cli.stages.train_proposals import built_proposer, train_proposals
 from ovseg_cli.training.signals import Interrupted
 
 PROPOSER = {
@@ -184,17 +181,16 @@ def test_an_epoch_shows_every_image_once(shapes):
 
 def test_crowds_are_left_out(shapes):
     source = examples(shapes)
-    (index, *_), dataset = source.indices, source.dataset
-    sample = dataset[index]
+    sample = source.images.dataset[source.images.indices[0]]
     crowded = replace(sample, is_crowd=torch.arange(len(sample.labels)) == 0)
-    source._sample = lambda _: crowded
+    source.images._sample = lambda _: crowded
     assert len(source.batch_at(0).masks[0]) == len(sample.masks) - 1
 
 
 def test_a_split_without_masks_is_a_clear_error(shapes):
     dataset = CocoDataset(shapes, "train")
     dataset.records = tuple(replace(record, segments=()) for record in dataset.records)
-    with pytest.raises(InputError, match="no annotated masks to train on"):
+    with pytest.raises(InputError, match="no annotated masks of seen classes to learn"):
         ProposalExamples(dataset, TrainProposalsOptions(), seed=0)
 
 
