@@ -46,7 +46,7 @@ def train_proposals(settings: Settings) -> Outcome:
         lambda fingerprint: _trained(settings, options, split, fingerprint),
         artifact="proposals/teacher",
         sections=SECTIONS,
-        inputs=annotation_hashes(settings, f"{kind}_{split}.json"),
+        inputs=annotation_hashes(settings, f"{kind}_{split}.json", "vocabulary.json"),
     )
 
 

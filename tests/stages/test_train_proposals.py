@@ -1,6 +1,8 @@
 """Training of the proposer as a stage, by one process and by two."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +111,17 @@ def test_the_artifact_rebuilds_the_trained_proposer(tmp_path, shapes, proposer):
 def test_a_finished_stage_is_left_alone(tmp_path, shapes):
     train_proposals(settings(tmp_path, shapes))
     assert train_proposals(settings(tmp_path, shapes)).already_done
+
+
+def test_other_seen_classes_are_learned_anew(tmp_path, shapes):
+    copy = tmp_path / "shapes"
+    shutil.copytree(shapes, copy)
+    train_proposals(settings(tmp_path / "run", copy))
+    path = copy / "annotations" / "vocabulary.json"
+    content = json.loads(path.read_text())
+    content["seen"][content["seen"].index(True)] = False
+    path.write_text(json.dumps(content))
+    assert not train_proposals(settings(tmp_path / "run", copy)).already_done
 
 
 @PROPOSERS
