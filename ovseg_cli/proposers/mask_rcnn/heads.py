@@ -1,7 +1,9 @@
 """The heads on regions: object or background with a better box, and a mask within the box.
 
 He et al., Mask R-CNN, ICCV 2017, section 3, with the heads of the feature pyramid. Both are
-class-agnostic: one class, "object", one box and one mask a region.
+class-agnostic: one class, "object", one box and one mask a region. Bins, hidden layers and (Fast
+R-CNN's) initial deviations are published; two points a bin and direction, and the limit of pasted
+probabilities, are choices (the paper finds the number of points to matter little).
 """
 
 from collections.abc import Sequence

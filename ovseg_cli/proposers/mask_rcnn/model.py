@@ -51,6 +51,12 @@ _STD = (58.395, 57.12, 57.375)
 class MaskRcnn(nn.Module):
     """Class-agnostic masks with object scores; the defaults are those of R50-FPN.
 
+    Published: anchors, region NMS and region samples (Faster R-CNN, FPN), 1000 regions at test time
+    and the box head (FPN), box samples, mask head and 100 detections (Mask R-CNN; MasQCLIP keeps
+    100). Papers do not say, but torchvision has them too: candidates a level, three trained stages,
+    box NMS of 0.5 and the score threshold of 0.05. Ours: 1000 regions in training as well (FPN has
+    2000), object or background by one logit (theirs is a softmax), and the ranking, see above.
+
     Args:
         backbone: which ResNet; resnet10 has one basic block a stage.
         backbone_width: channels of the backbone's stem.

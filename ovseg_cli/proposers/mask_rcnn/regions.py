@@ -1,8 +1,10 @@
 """Region proposals: anchors at every place of a feature pyramid, scored and moved.
 
 Ren et al., Faster R-CNN, NeurIPS 2015, section 3, on a feature pyramid (Lin et al., FPN, CVPR 2017,
-section 4.1). Differs from torchvision's: scores leave the network together with the boxes, anchors
-and boxes are float32 under autocast, and annotated masks decide what is sampled, not the device.
+section 4.1): ratios, the IoUs of 0.7 and 0.3 that tell objects from background, and half of the
+samples objects are theirs. The smooth L1 loss turns at 1/9 as torchvision's, not at 1. Differs from
+torchvision's: scores leave the network together with the boxes, anchors and boxes are float32 under
+autocast, and annotated masks decide what is sampled, not the device.
 """
 
 from collections.abc import Sequence

@@ -4,6 +4,9 @@ He et al., Mask R-CNN, ICCV 2017, section 3: the losses of classes, boxes and ma
 the region proposal network (Ren et al., Faster R-CNN, equation 1), all of weight 1. Every loss is
 a sum over samples divided by their number in all processes, so that the mean over processes is what
 one process would have.
+
+A quarter of the regions that are learned are objects, by an IoU of 0.5, as published. The smooth L1
+loss turns at 1/9 as torchvision's, not at 1 (Fast R-CNN, equation 3).
 """
 
 from collections.abc import Sequence
