@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from ..checkpoints.run_parts import artifacts_of, proposals_name
-from ..datasets.coco import CocoDataset
 from ..errors import RunError, UsageError
 from ..recipe import Recipe
 from ..run import Run, file_hash
@@ -17,11 +16,17 @@ from ..segmenter import Segmenter
 from ..storage import write_json, write_text
 from .evaluate import scored_vocabulary
 from .scoring import EvaluateOptions, score
-from .session import Settings, dataset_root
+from .session import Settings, dataset_of, dataset_options, dataset_root
 
 CARD = "card.json"
 CHECKED_IMAGES = 40
 GENERALIZED = "generalized"
+SCORES = (
+    ("PQ", "panoptic", "pq"),
+    ("mIoU", "semantic", "miou"),
+    ("mask AP50", "instance", "ap50"),
+    ("proposal recall at IoU 0.5", "proposal_recall", "recall50"),
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def pack(settings: Settings, folder: Path) -> Packed:
     loaded = {name: run.load_artifact(*name.split("/")) for name in names}
     card = _card(settings, names)
     root = dataset_root(settings)
-    CocoDataset(root, _split(settings))  # if it cannot be read, nothing is written
+    dataset_of(settings, _split(settings), root=root)  # if it cannot be read, nothing is written
     for name, (tensors, model) in loaded.items():
         kind, _, part = name.partition("/")
         packed.save_artifact(kind, part, _halved(tensors), model)
@@ -82,18 +87,15 @@ def check_scores(settings: Settings, root: Path) -> dict[str, Any]:
         settings: the packed folder as run directory, its recipe, device.
         root: of the dataset.
     """
-    dataset = CocoDataset(root, _split(settings))
+    dataset = dataset_of(settings, _split(settings), root=root)
     segmenter = Segmenter.from_run(settings.run, settings.recipe, device=settings.device)
     vocabulary = scored_vocabulary(dataset.vocabulary, segmenter.vocabulary_options.labels)
-    options = EvaluateOptions(images=CHECKED_IMAGES)
+    options = EvaluateOptions(images=CHECKED_IMAGES, crop_accuracy=False)
     results, _ = score(segmenter, dataset, vocabulary, options).compute()
-    return {
-        "pq": results["panoptic"]["all"]["pq"],
-        "miou": results["semantic"]["all"]["miou"],
-        "ap50": results["instance"]["all"]["ap50"],
-        "recall50": results["proposal_recall"]["all"]["recall50"],
-        "mask_accuracy": results["mask_accuracy"]["all"],
-    }
+    scores = {key: results[metric]["all"][key] for _, metric, key in SCORES if metric in results}
+    if "mask_accuracy" in results:
+        scores["mask_accuracy"] = results["mask_accuracy"]["all"]
+    return scores
 
 
 def _naming_its_proposals(settings: Settings) -> Recipe:
@@ -104,7 +106,7 @@ def _naming_its_proposals(settings: Settings) -> Recipe:
 
 
 def _split(settings: Settings) -> str:
-    return str(settings.recipe.section("dataset").get("test", "test"))
+    return dataset_options(settings).test
 
 
 def _halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -166,15 +168,9 @@ def _evaluation(run: Run, names: tuple[str, ...]) -> dict[str, Any]:
 
 def _readme(card: dict[str, Any]) -> str:
     results = card["evaluation"]["results"]
-    rows = [
-        ("PQ", "panoptic", "pq"),
-        ("mIoU", "semantic", "miou"),
-        ("mask AP50", "instance", "ap50"),
-        ("proposal recall at IoU 0.5", "proposal_recall", "recall50"),
-    ]
     lines = [
         f"| {title} | {_row({name: group.get(key) for name, group in results[metric].items()})} |"
-        for title, metric, key in rows
+        for title, metric, key in SCORES
         if metric in results
     ]
     if "mask_accuracy" in results:

@@ -214,23 +214,26 @@ def dataset_options(settings: Settings) -> DatasetOptions:
     return build("dataset", settings.recipe.section("dataset"), DatasetOptions)
 
 
-def dataset_of(settings: Settings, split: str, *, part: Part = "all") -> CocoDataset:
+def dataset_of(
+    settings: Settings, split: str, *, part: Part = "all", root: Path | None = None
+) -> CocoDataset:
     """A split of the recipe's dataset, with the classes and annotations that the recipe names.
 
     Args:
         settings: the recipe says where the dataset is.
         split: such as `val2017`.
         part: `seen` to learn from it: the annotations of unseen classes are then left out.
+        root: the dataset's folder, instead of where the recipe says it is.
 
     Raises:
         RecipeError: an option that cannot be used, or no such folder exists.
         VocabularyError: the recipe names no built-in vocabulary.
         InputError: the dataset cannot be read.
     """
-    root, options = dataset_root(settings), dataset_options(settings)
+    options, folder = dataset_options(settings), root or dataset_root(settings)
     classes = class_list(options.classes)
     kind = options.annotations
-    return CocoDataset(root, split, annotations=kind, class_list=classes, part=part)
+    return CocoDataset(folder, split, annotations=kind, class_list=classes, part=part)
 
 
 def class_list(name: str | None) -> ClassList | None:
