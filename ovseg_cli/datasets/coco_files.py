@@ -197,6 +197,11 @@ def _record(
     path: Path, i: int, image: Any, annotations: dict[int, list[dict[str, Any]]]
 ) -> ImageRecord:
     where = f"images[{i}]"
+    if isinstance(image, dict) and "file_name" not in image and "coco_url" in image:
+        raise InputError(
+            f"{path}: {where} has a 'coco_url' in place of 'file_name': LVIS's format, which "
+            "cannot be read yet; choose another dataset or target"
+        )
     image_id, name, height, width = _fields(
         path, where, image, id=int, file_name=str, height=int, width=int
     )

@@ -1,6 +1,7 @@
 """A recipe's targets: other datasets, with their own sizes, thresholds and words."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ from typer.testing import CliRunner
 from untrained_run import untrained_run
 
 from ovseg_cli.cli import app
-from ovseg_cli.errors import OvsegError, RecipeError, UsageError
-from ovseg_cli.recipe import Recipe
+from ovseg_cli.errors import InputError, OvsegError, RecipeError, UsageError
+from ovseg_cli.recipe import Recipe, load_recipe
 from ovseg_cli.run import Run
 from ovseg_cli.stages.evaluate import evaluate
 from ovseg_cli.stages.session import Settings
 from ovseg_cli.stages.targets import check_targets, target_options, with_target
+from ovseg_cli.vocabulary import builtin_ids
 
 TARGETS = {
     "streets": {
@@ -114,6 +116,42 @@ def test_a_target_overrides_what_it_says_and_leaves_the_rest(settings: Settings)
 def test_the_targets_of_a_recipe_can_be_used(settings: Settings) -> None:
     check_targets(settings.recipe)
     assert target_options(settings.recipe, "streets").split == "val"
+
+
+def test_lvis_is_refused_in_a_sentence(settings: Settings, tmp_path: Path) -> None:
+    """Its images have addresses, and those of the val split lie in two folders."""
+    folder = tmp_path / "data" / "coco" / "annotations"
+    folder.mkdir(parents=True)
+    classes = builtin_ids("lvis_1203")
+    image = {
+        "id": 397133,
+        "coco_url": "http://images.cocodataset.org/val2017/000000397133.jpg",
+        "height": 32,
+        "width": 64,
+        "neg_category_ids": [3],
+        "not_exhaustive_category_ids": [],
+    }
+    annotation = {
+        "id": 1,
+        "image_id": 397133,
+        "category_id": classes[0],
+        "segmentation": [[1.0, 1.0, 9.0, 1.0, 9.0, 9.0]],
+    }
+    content = {
+        "images": [image],
+        "annotations": [annotation],
+        "categories": [
+            {"id": number, "name": f"a_{number}", "frequency": "r"} for number in classes
+        ],
+    }
+    (folder / "lvis_v1_val.json").write_text(json.dumps(content))
+    targets = {"lvis": load_recipe("maskclip").section("targets")["lvis"]}
+    sections = {**settings.recipe.sections, "targets": targets}
+    message = (
+        r"lvis_v1_val\.json: images\[0\] has a 'coco_url' .* LVIS's format, which cannot be read"
+    )
+    with pytest.raises(InputError, match=message):
+        evaluate(replace(settings, recipe=Recipe("test", sections=sections)), target="lvis")
 
 
 @pytest.mark.parametrize(
