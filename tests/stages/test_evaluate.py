@@ -46,6 +46,16 @@ SMALL_PROPOSER = {
     "decoder_layers": 1,
     "feedforward_dim": 32,
 }
+MASK_RCNN = {
+    "backbone": "resnet10",
+    "backbone_width": 8,
+    "backbone_norm": "group",
+    "channels": 16,
+    "candidates": 20,
+    "regions": 20,
+    "box_head_dim": 32,
+    "mask_layers": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +228,27 @@ def test_instances_are_scored_where_there_is_nothing_else(run: Run, shapes: Path
     results = evaluate(settings, split="test").results
     assert "semantic" not in results
     assert "instance" in results
+
+
+@pytest.mark.parametrize("encoder", ["mask_class_tokens", "masked_crops"])
+def test_a_proposer_that_finds_nothing_scores_nothing(run: Run, shapes: Path, encoder: str) -> None:
+    certain = {**MASK_RCNN, "score_threshold": 1.0}  # which no probability is above
+    proposer = PROPOSERS["mask_rcnn"](**MASK_RCNN)
+    model = {"name": "mask_rcnn", "options": MASK_RCNN}
+    run.save_artifact("proposals", "teacher", proposer.state_dict(), model)
+    settings = settings_of(
+        run,
+        shapes,
+        proposer={"name": "mask_rcnn", **certain},
+        mask_encoder={"name": encoder},
+        evaluate={"images": 2},
+    )
+    results = evaluate(settings).results
+    assert results["panoptic"]["all"]["pq"] == 0
+    assert results["instance"]["all"]["ap50"] == 0
+    assert results["semantic"]["all"]["miou"] == 0
+    assert results["proposal_recall"]["all"]["recall50"] == 0
+    assert "mask_accuracy" in results  # of the annotated masks, which are there
 
 
 def test_an_empty_split_is_refused(run: Run, shapes: Path, tmp_path: Path) -> None:
