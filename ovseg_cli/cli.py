@@ -112,7 +112,7 @@ def distill(
 @app.command("tune-clip")
 def tune_clip(
     mode: Annotated[
-        str | None, typer.Option("--mode", help="What to tune: masq; default: the recipe's.")
+        str | None, typer.Option("--mode", help="What to tune: masq or rma; default: the recipe's.")
     ] = None,
     run: RunOption = DEFAULT_RUN,
     recipe: RecipeOption = None,
