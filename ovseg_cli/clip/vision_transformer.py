@@ -93,9 +93,8 @@ def image_layers(
         with torch.no_grad():  # not around the yield, where the caller's gradients are made
             normed = block.ln_1(tokens)
             queries = split_heads(own_queries(block, normed), block.attn.num_heads)
-            keys, values = _keys_and_values(
-                block, normed
-            )  # apart, for they may outlive the queries
+            # apart from the queries, which they may outlive
+            keys, values = _keys_and_values(block, normed)
             attended = F.scaled_dot_product_attention(queries, keys, values)
             entering, tokens = tokens, finish_block(block, tokens, attended)
         yield ImageLayer(normed, keys, values, entering)

@@ -1,8 +1,9 @@
 """What relative mask attention adds to a layer: scores of mask patches, and refined masks.
 
 MaskCLIP (Ding et al., ICML 2023), section 3.3, equations 2 to 5. As released, and not in the paper:
-the patches of a mask get a norm and no projection; a norm, a bias and a 1x1 convolution whose
-output channels are the pixels of a patch do for the paper's two-layer decoder.
+the patches of a mask are embedded from the tanh of its logits, anew in every layer, and get a norm
+and no projection; QuickGELU and a 1x1 convolution whose output channels are the pixels of a patch
+do for the paper's two-layer decoder.
 
 Same results as the released code without its tensors of masks x patches x channels. The scores
 need the normed patch embeddings only in products, which are sums over the pixels of a patch; their

@@ -17,7 +17,7 @@ from ovseg_cli.training.optimizer import Decay, adamw, schedule
 
 @dataclass(frozen=True)
 class RmaOptions:
-    """How to tune; the defaults are MaskCLIP's, as released.
+    """How to tune; the defaults are MaskCLIP's, as released, but for `normaliser`.
 
     Attributes:
         steps: optimizer steps.
@@ -37,7 +37,7 @@ class RmaOptions:
         points: points at which a mask is compared.
         oversample: candidates a point.
         importance: share of the points taken where the mask is least certain.
-        normaliser: `global`, or each `process`'s mean as released.
+        normaliser: `global` sums of all processes, or each `process`'s mean as released.
         lr: the learning rate.
         weight_decay: decoupled; none on norms.
         decay: of the learning rate: `none`, `step` or `cosine`.
