@@ -6,7 +6,7 @@ compares with them: keys, values, or a whole second tower.
 
 A mask token reads the image and nothing reads it, so the frozen tower's keys and values are
 computed once an image, without gradient, and N masks are N more queries. Same results as the
-released code, which runs both kinds of token in one sequence and has "freeze" and "q" alone. As
+released code, which runs both kinds of token in one sequence and has "q" alone. As
 released, and not in the papers: the token's position is a parameter of its own, tuned with the
 rest; a mask sees a patch when any pixel of it has a positive logit; the class token is visible to
 every mask, so that an empty mask sees something.
@@ -31,8 +31,9 @@ from ovseg_cli.clip.vision_transformer import (
     second_tower,
     split_heads,
 )
-from ovseg_cli.errors import CheckpointError, RecipeError
+from ovseg_cli.errors import RecipeError
 from ovseg_cli.mask_encoders.masq_projections import Init, Variant, new_projections
+from ovseg_cli.mask_encoders.tuned_tensors import load_beside_clip, tensors_beside_clip
 from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals
 
 
@@ -117,28 +118,11 @@ class MaskClassTokens(nn.Module):
 
     def tuned_tensors(self) -> dict[str, Tensor]:
         """What MasQ-Tuning trains, by name: all that an artifact has to keep."""
-        state = self.state_dict()
-        return {name: value for name, value in state.items() if not name.startswith("clip.")}
+        return tensors_beside_clip(self)
 
     def load_tuned_tensors(self, tensors: Mapping[str, Tensor], *, source: str) -> None:
-        """Takes what `tuned_tensors` gave, in any precision.
-
-        Args:
-            tensors: by name; every one and no other.
-            source: where they come from, for messages.
-
-        Raises:
-            CheckpointError: names or shapes that do not fit this CLIP and these options.
-        """
-        own = {name: value.shape for name, value in self.tuned_tensors().items()}
-        found = {name: value.shape for name, value in tensors.items()}
-        if own != found:
-            differ = sorted(set(own.items()) ^ set(found.items()))[0][0]
-            raise CheckpointError(
-                f"{source}: tuned for another CLIP or with other options ({differ} does not fit); "
-                "tune this one with `ovseg tune-clip`"
-            )
-        self.load_state_dict(dict(tensors), strict=False)
+        """Takes what `tuned_tensors` gave, see `load_beside_clip`."""
+        load_beside_clip(self, tensors, source=source)
 
     def _queries(self, index: int, normed: Tensor) -> Tensor:
         if self.query_projections is None:

@@ -10,7 +10,7 @@ not; a mask sees a patch when any pixel of it has a logit of at least 0. Differs
 gives masks of its own, and the caller's stay as they were; the released code adds in place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -29,8 +29,9 @@ from ovseg_cli.clip.vision_transformer import (
     read_image,
     split_heads,
 )
-from ovseg_cli.errors import CheckpointError, RecipeError
+from ovseg_cli.errors import RecipeError
 from ovseg_cli.mask_encoders.mask_relations import MaskRefinement, RelativeScores
+from ovseg_cli.mask_encoders.tuned_tensors import load_beside_clip, tensors_beside_clip
 from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals
 
 PADDING = {"mean": (123.675, 116.28, 103.53), "black": (0.0, 0.0, 0.0)}
@@ -104,20 +105,25 @@ class RelativeMaskAttention(nn.Module):
                 refinement.add_nothing()
 
     def forward(
-        self, images: Float[Tensor, "B 3 H W"], mask_logits: Float[Tensor, "B N h w"]
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        mask_logits: Float[Tensor, "B N h w"],
+        read: Sequence[ImageLayer] | None = None,
     ) -> RefinedMasks:
         """Embeddings of every image's masks, and the masks after each refinement.
 
         Args:
             images: RGB, 0 to 255, whole and padded as the proposer saw them.
             mask_logits: over the same area as the images, at any stride.
+            read: what `read` gave of the images, where several sets of masks share it.
         """
         visual = self.clip.visual
+        layers = read or image_layers(visual, self.clip.preprocess(images))
         masks = self._at_pixels(mask_logits)
         visible, refined = self._visible(masks), []
         start = visual.ln_pre(visual.class_embedding + visual.positional_embedding[0])
         tokens = start.expand(*visible.shape[:2], -1)  # (B, N, C)
-        for index, image in enumerate(image_layers(visual, self.clip.preprocess(images))):
+        for index, image in enumerate(layers):
             block = visual.transformer.resblocks[index]
             queries = own_queries(block, block.ln_1(tokens))
             if index not in self.layers:
@@ -135,6 +141,14 @@ class RelativeMaskAttention(nn.Module):
         embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
         return RefinedMasks(embeddings, tuple(refined) or (masks,))
 
+    def read(self, images: Float[Tensor, "B 3 H W"]) -> tuple[ImageLayer, ...]:
+        """What masks read of images in every layer of the frozen tower, all at once.
+
+        Args:
+            images: RGB, 0 to 255, whole and padded as the proposer saw them.
+        """
+        return tuple(image_layers(self.clip.visual, self.clip.preprocess(images)))
+
     def train(self, mode: bool = True) -> "RelativeMaskAttention":
         """Training mode for what is tuned; the CLIP stays in evaluation mode."""
         super().train(mode)
@@ -143,28 +157,11 @@ class RelativeMaskAttention(nn.Module):
 
     def tuned_tensors(self) -> dict[str, Tensor]:
         """What is added to CLIP, by name: all that an artifact has to keep."""
-        state = self.state_dict()
-        return {name: value for name, value in state.items() if not name.startswith("clip.")}
+        return tensors_beside_clip(self)
 
     def load_tuned_tensors(self, tensors: Mapping[str, Tensor], *, source: str) -> None:
-        """Takes what `tuned_tensors` gave, in any precision.
-
-        Args:
-            tensors: by name; every one and no other.
-            source: where they come from, for messages.
-
-        Raises:
-            CheckpointError: names or shapes that do not fit this CLIP and these layers.
-        """
-        own = {name: value.shape for name, value in self.tuned_tensors().items()}
-        found = {name: value.shape for name, value in tensors.items()}
-        if own != found:
-            differ = sorted(set(own.items()) ^ set(found.items()))[0][0]
-            raise CheckpointError(
-                f"{source}: tuned for another CLIP or with other layers ({differ} does not fit); "
-                "tune this one with `ovseg tune-clip --mode rma`"
-            )
-        self.load_state_dict(dict(tensors), strict=False)
+        """Takes what `tuned_tensors` gave, see `load_beside_clip`."""
+        load_beside_clip(self, tensors, source=source)
 
     @torch.no_grad()
     def encode(self, framed: FramedImage, proposals: Proposals) -> EncodedMasks:
