@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -102,19 +102,36 @@ class SetCriterion:
         totals: dict[str, Tensor] = {}
         weights = {"class": self.class_weight, "mask": self.mask_weight, "dice": self.dice_weight}
         for layer, (class_logits, mask_logits) in enumerate(predictions):
-            points = RandomPoints(
-                [seed_of(seed, step, target.image_id, layer) for target in targets],
-                count=self.points,
-                oversample=self.oversample,
-                importance=self.importance,
-                device=mask_logits.device,
-            )
+            points = self._points(targets, seed, step, layer, mask_logits.device)
             losses = self.losses(class_logits, mask_logits, targets, points, counts=counts)
             if self.class_losses == "last" and layer < len(predictions) - 1:
                 del losses["class"]
             for name, loss in losses.items():
                 totals[name] = totals.get(name, 0.0) + weights[name] * loss
         return totals
+
+    @torch.no_grad()
+    def ever_matched(
+        self,
+        predictions: Sequence[tuple[Tensor, Tensor]],
+        targets: Sequence[MaskTargets],
+        *,
+        seed: int,
+        step: int,
+        counts: Sequence[int] | None = None,
+    ) -> Bool[Tensor, "B Q"]:
+        """True for queries that some prediction matches; arguments as of a call.
+
+        Where unmatched queries have no weight the losses are those of these queries alone: an
+        assignment stays the cheapest when rows are taken away that it does not use.
+        """
+        first = predictions[0][0]
+        matched_once = first.new_zeros(first.shape[:2], dtype=torch.bool)
+        for layer, (class_logits, mask_logits) in enumerate(predictions):
+            where = self._points(targets, seed, step, layer, mask_logits.device).for_matching()
+            matches = self.matches(class_logits, mask_logits, targets, where, counts=counts)
+            matched_once[matches.images, matches.queries] = True
+        return matched_once
 
     def losses(
         self,
@@ -164,7 +181,9 @@ class SetCriterion:
             counts: queries of each image, the others being padding; None for all Q.
         """
         counts = counts or [class_logits.shape[1]] * len(class_logits)
-        costs = self.costs(class_logits, mask_logits, targets, points).cpu()
+        with torch.autocast(mask_logits.device.type, enabled=False):
+            class_logits, mask_logits = class_logits.float(), mask_logits.float()
+            costs = self.costs(class_logits, mask_logits, targets, points).cpu()
         pairs = [
             matched(cost[:count, : len(target.labels)])
             for cost, target, count in zip(costs, targets, counts, strict=True)
@@ -205,6 +224,17 @@ class SetCriterion:
             class_weight=self.class_weight,
             mask_weight=self.mask_weight,
             dice_weight=self.dice_weight,
+        )
+
+    def _points(
+        self, targets: Sequence[MaskTargets], seed: int, step: int, layer: int, device: torch.device
+    ) -> RandomPoints:
+        return RandomPoints(
+            [seed_of(seed, step, target.image_id, layer) for target in targets],
+            count=self.points,
+            oversample=self.oversample,
+            importance=self.importance,
+            device=device,
         )
 
     def _class_loss(

@@ -8,12 +8,14 @@ has a class loss of zero, not NaN.
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ovseg_cli.checkpoints.run_parts import clip_of, proposer_of
 from ovseg_cli.classification import Classification, class_logits
 from ovseg_cli.errors import RecipeError
-from ovseg_cli.mask_encoders.relative_mask_attention import RelativeMaskAttention
+from ovseg_cli.mask_encoders.relative_mask_attention import RefinedMasks, RelativeMaskAttention
 from ovseg_cli.proposers import TrainableProposer
 from ovseg_cli.recipe import build, choose
 from ovseg_cli.segmenter import VocabularyOptions
@@ -99,6 +101,10 @@ def rma_losses(
 ) -> dict[str, Tensor]:
     """The weighted losses of the masks' classes and, where they are refined, of the masks.
 
+    Where unmatched proposals have no weight, all are matched without gradient and the matched ones
+    alone are learned from: mask tokens do not see one another, so losses and gradients are those of
+    the whole.
+
     Args:
         encoder: a `RelativeMaskAttention`, wrapped or not.
         batch: on any device, brought to the texts'.
@@ -110,25 +116,52 @@ def rma_losses(
         step: the training step.
     """
     device = text_embeddings.embeddings.device
-    refined = encoder(batch.images.to(device), batch.mask_logits.to(device))
-    with torch.autocast(device.type, enabled=False):
+    batch = batch._replace(images=batch.images.to(device), mask_logits=batch.mask_logits.to(device))
+    criterion, draw = options.criterion(), {"seed": seed, "step": step}
+
+    def predictions(refined: RefinedMasks) -> list[tuple[Tensor, Tensor]]:
+        logits = _class_logits(refined.embeddings, text_embeddings, classification)
+        masks = refined.mask_logits
+        taught = masks if options.supervision == "distinct" else (masks[-1],) * len(masks)
+        return [(logits, mask_logits) for mask_logits in taught]
+
+    inner: Any = encoder.module if isinstance(encoder, DistributedDataParallel) else encoder
+    read = None
+    if options.no_object_weight == 0:
+        read = inner.read(batch.images)
+        with torch.no_grad():
+            found = predictions(encoder(batch.images, batch.mask_logits, read))
+        torch.clear_autocast_cache()  # it holds weights cast without gradient
+        batch = _narrowed(
+            batch, criterion.ever_matched(found, batch.targets, counts=batch.counts, **draw)
+        )
+    found = predictions(encoder(batch.images, batch.mask_logits, read))
+    losses = criterion(found, batch.targets, counts=batch.counts, **draw)
+    return losses if found[-1][1].requires_grad else {"class": losses["class"]}
+
+
+def _class_logits(
+    embeddings: Float[Tensor, "B N D"], texts: TextEmbeddings, classification: Classification
+) -> Float[Tensor, "B N K"]:
+    with torch.autocast(embeddings.device.type, enabled=False):
         logits = class_logits(
-            refined.embeddings.flatten(0, 1).float(),
-            text_embeddings,
+            embeddings.flatten(0, 1).float(),
+            texts,
             scale=classification.scale,
             synonyms=classification.synonyms,
-        ).unflatten(0, refined.embeddings.shape[:2])
-    masks = refined.mask_logits
-    if options.supervision == "aliased":
-        masks = (masks[-1],) * len(masks)
-    losses = options.criterion()(
-        [(logits, mask_logits) for mask_logits in masks],
-        batch.targets,
-        seed=seed,
-        step=step,
-        counts=batch.counts,
+        )
+    return logits.view(*embeddings.shape[:2], -1)
+
+
+def _narrowed(batch: Batch, kept: Bool[Tensor, "B N"]) -> Batch:
+    """The batch with some of its proposals, in their order; others pad it."""
+    counts = kept.sum(1)
+    width = max(1, int(counts.max()))
+    rows = kept.int().argsort(dim=1, descending=True, stable=True)[:, :width]
+    images = torch.arange(len(rows), device=rows.device)[:, None]
+    return batch._replace(
+        mask_logits=batch.mask_logits[images, rows], counts=tuple(counts.tolist())
     )
-    return losses if masks[-1].requires_grad else {"class": losses["class"]}
 
 
 def _encoder(section: dict[str, Any], **parts: Any) -> RelativeMaskAttention:

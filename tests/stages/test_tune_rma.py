@@ -201,12 +201,15 @@ def test_images_with_fewer_proposals_have_empty_masks_at_the_end(
 def test_a_split_without_masks_is_refused(settings: Settings, shapes: Path) -> None:
     dataset = CocoDataset(shapes, "train")
     dataset.records = tuple(replace(record, segments=()) for record in dataset.records)
-    with pytest.raises(InputError, match="no annotated masks of seen classes to tune on"):
+    with pytest.raises(InputError, match="no annotated masks of seen classes to learn"):
         RmaExamples(dataset, FewProposals(), options=OPTIONS, seed=0, device=CPU)
 
 
 class Fixed(nn.Module):
-    """Three proposals of one image: the first half, the second half, and nothing, twice refined."""
+    """Three proposals of one image: the first half, the second half, and nothing, twice refined.
+
+    Each is known by the number that its mask logits are.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -214,8 +217,13 @@ class Fixed(nn.Module):
         masks = 2 * torch.stack([LEFT, 1 - LEFT, 0 * LEFT])[None] - 1
         self.first, self.last = nn.Parameter(masks.clone()), nn.Parameter(3 * masks)
 
-    def forward(self, images: Tensor, mask_logits: Tensor) -> RefinedMasks:
-        return RefinedMasks(self.embeddings, (self.first, self.last))
+    def read(self, images: Tensor) -> tuple[()]:
+        return ()
+
+    def forward(self, images: Tensor, mask_logits: Tensor, read: object) -> RefinedMasks:
+        numbers = mask_logits[0, :, 0, 0].long()
+        refined = (self.first[:, numbers], self.last[:, numbers])
+        return RefinedMasks(self.embeddings[:, numbers], refined)
 
 
 LEFT = torch.zeros(8, 8)
@@ -225,7 +233,8 @@ LEFT[:, :4] = 1
 def batch_of(*labels: int, counts: int = 3) -> Batch:
     masks = torch.stack([LEFT, 1 - LEFT])[: len(labels)]
     target = MaskTargets(masks, torch.tensor(labels, dtype=torch.int64), image_id=0)
-    return Batch(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8), (counts,), (target,))
+    numbers = torch.arange(3.0)[None, :, None, None].expand(1, 3, 8, 8)
+    return Batch(torch.zeros(1, 3, 8, 8), numbers, (counts,), (target,))
 
 
 def losses_of(module: nn.Module, batch: Batch, options: RmaOptions = OPTIONS) -> dict[str, Tensor]:
@@ -292,6 +301,69 @@ def test_padding_takes_no_annotation() -> None:
     sum(losses_of(module, batch_of(0, 1, counts=1)).values()).backward()
     assert (module.last.grad[0, 1:] == 0).all()
     assert (module.embeddings.grad[0, 1:] == 0).all()
+
+
+def gradients(
+    encoder: RelativeMaskAttention, batch: Batch, options: RmaOptions
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    encoder.zero_grad()
+    losses = losses_of(encoder, batch, options)
+    sum(losses.values()).backward()
+    added = encoder.named_parameters()
+    return losses, {name: p.grad.clone() for name, p in added if p.grad is not None}
+
+
+def many_proposals(settings: Settings, shapes: Path) -> Batch:
+    """Twelve of the first image and ten of the second, more than are annotated."""
+    batch = examples(settings, shapes).batch_at(0)
+    torch.manual_seed(0)
+    targets = tuple(replace(t, labels=t.labels % 2) for t in batch.targets)
+    assert max(len(target.labels) for target in targets) < 10
+    mask_logits = 4 * torch.randn(2, 12, 8, 8)
+    return batch._replace(mask_logits=mask_logits, counts=(12, 10), targets=targets)
+
+
+@pytest.mark.parametrize(
+    ("supervision", "refine"), [("aliased", True), ("distinct", True), ("aliased", False)]
+)
+def test_matched_proposals_alone_give_the_losses_and_gradients_of_all(
+    settings: Settings, shapes: Path, monkeypatch: pytest.MonkeyPatch, supervision: Any, refine: Any
+) -> None:
+    """A weight too small to count takes the way of all."""
+    encoder, batch = untuned(settings, refine=refine), many_proposals(settings, shapes)
+    monkeypatch.setattr(f"{__name__}.TEXTS", wide_texts())
+    asked: list[tuple[bool, int]] = []
+    encoder.register_forward_pre_hook(
+        lambda _, given: asked.append((torch.is_grad_enabled(), given[1].shape[1]))
+    )
+    options = replace(OPTIONS, supervision=supervision)
+    losses, gradient = gradients(encoder, batch, options)
+    expected, expected_gradient = gradients(
+        encoder, batch, replace(options, no_object_weight=1e-30)
+    )
+    (_, everything), (learned, matched), (_, whole) = asked
+    assert everything == whole == 12
+    assert learned
+    assert matched < 12
+    torch.testing.assert_close(losses, expected, atol=1e-6, rtol=1e-5)
+    assert set(gradient) == set(encoder.tuned_tensors())
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_matching_first_leaves_every_gradient_under_autocast(
+    settings: Settings, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, batch = untuned(settings), many_proposals(settings, shapes)
+    monkeypatch.setattr(f"{__name__}.TEXTS", wide_texts())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = losses_of(encoder, batch)
+    sum(losses.values()).backward()
+    for name, parameter in encoder.named_parameters():
+        assert name.startswith("clip.") or parameter.grad.abs().sum() > 0, name
+
+
+def wide_texts() -> TextEmbeddings:
+    return TextEmbeddings(torch.eye(3, 16), torch.arange(3), has_background=True)
 
 
 def test_a_few_steps_lower_the_losses(settings: Settings, shapes: Path) -> None:
