@@ -13,17 +13,17 @@ from ovseg_cli.clip.encoder import ClipEncoder
 
 Variant = Literal["freeze", "q", "k", "v", "qk", "qkv", "clip"]
 Init = Literal["released", "random", "clip"]
-PARTS = "qkv"
+PARTS: tuple[Literal["q", "k", "v"], ...] = ("q", "k", "v")
 
 
 def new_projections(
-    clip: ClipEncoder, part: str, *, variant: Variant, init: Init, seed: int
+    clip: ClipEncoder, part: Literal["q", "k", "v"], *, variant: Variant, init: Init, seed: int
 ) -> nn.ModuleList | None:
     """A projection for every layer of the tower, (C, C) with bias; None if the variant has none.
 
     Args:
         clip: whose layers and sizes they follow.
-        part: "q", "k" or "v".
+        part: what it projects to.
         variant: what is tuned, see `MaskClassTokens`.
         init: how it begins, see `MaskClassTokens`.
         seed: of a random beginning.
@@ -31,13 +31,23 @@ def new_projections(
     if variant == "clip" or part not in variant:
         return None
     blocks = clip.visual.transformer.resblocks
-    if init == "clip" or (init == "released" and part != "q"):
+    if begins_as_clip(part, init):
         return nn.ModuleList(_copied(block.attn, PARTS.index(part)) for block in blocks)
     width = blocks[0].attn.embed_dim
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed + PARTS.index(part))
         projections = [nn.Linear(width, width) for _ in blocks]
     return nn.ModuleList(projections).to(blocks[0].attn.in_proj_weight)
+
+
+def begins_as_clip(variant: Variant, init: Init) -> bool:
+    """Whether all that a variant tunes is CLIP's own at first.
+
+    Args:
+        variant: what is tuned, see `MaskClassTokens`.
+        init: how it begins, see `MaskClassTokens`.
+    """
+    return variant == "clip" or init == "clip" or (init == "released" and "q" not in variant)
 
 
 def _copied(attention: nn.MultiheadAttention, place: int) -> nn.Linear:

@@ -18,7 +18,7 @@ Masks = Literal["proposals", "ground_truth", "both"]
 
 @dataclass(frozen=True)
 class MasqOptions:
-    """How to tune; the defaults are the paper's, as released.
+    """How to tune; the defaults are the paper's, as released, but for `per_process_mean`.
 
     Attributes:
         steps: optimizer steps.
@@ -45,7 +45,8 @@ class MasqOptions:
         gradient_clip: largest norm of the whole gradient; 0 is no clipping.
         tuned_share: the weights that are kept are this share of the way from where tuning began to
             where it ended; 1 is the end (published), less keeps more of CLIP (WiSE-FT, Wortsman
-            et al., CVPR 2022) and needs the mask encoder's init "clip".
+            et al., CVPR 2022) and needs a mask encoder that begins as CLIP: its init "clip", or
+            released keys or values.
     """
 
     steps: PositiveInt = 10_000

@@ -73,9 +73,10 @@ def tune_clip(settings: Settings, *, mode: str | None = None) -> Outcome:
     section = encoder_section(settings.recipe)
     artifact = tuned_artifact(section)
     if section["name"] != chosen.mask_encoder or artifact is None:
+        found = section["name"] if artifact else f"{section['name']} with nothing to tune"
         raise RecipeError(
-            f"[mask_encoder]: this mode tunes {chosen.mask_encoder}, and the recipe has "
-            f"{section['name']} with nothing to tune; change the section or --mode"
+            f"[mask_encoder]: this mode tunes {chosen.mask_encoder}, and the recipe has {found}; "
+            "change the section or --mode"
         )
     checkpoint_name = f"tune-clip-{artifact}"
     return run_stage(

@@ -4,7 +4,6 @@ MasQCLIP (Xu et al., ICCV 2023), section 3.3; loss as in the released code. Prop
 are frozen.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,12 +14,13 @@ from ovseg_cli.classification import Classification, class_logits
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.losses.classification import weighted_cross_entropy
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
+from ovseg_cli.mask_encoders.masq_projections import begins_as_clip
 from ovseg_cli.recipe import build, choose, options_for
 from ovseg_cli.segmenter import VocabularyOptions
 from ovseg_cli.stages.masq_examples import Batch, MasqExamples
 from ovseg_cli.stages.masq_options import MasqOptions
 from ovseg_cli.stages.session import Settings, dataset_of, train_split, tuning_section
-from ovseg_cli.structures import TextEmbeddings, Vocabulary
+from ovseg_cli.structures import TextEmbeddings
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import fit
 from ovseg_cli.vocabulary.templates import TEMPLATES
@@ -52,12 +52,13 @@ def tune_masq(
     examples = MasqExamples(dataset, proposer, encoder, options=options, seed=recipe.seed)
     words = build("vocabulary", recipe.section("vocabulary"), VocabularyOptions)
     texts = text_embeddings(
-        seen_vocabulary(dataset.vocabulary),
+        dataset.vocabulary,
         encoder.clip.encode_text,
         templates=TEMPLATES[words.templates],
         background=classification.background,
     ).to(device)
-    beginning = {name: value.clone() for name, value in encoder.tuned_tensors().items()}
+    partly = options.tuned_share != 1
+    beginning = {k: v.clone() for k, v in encoder.tuned_tensors().items()} if partly else {}
     result = fit(
         encoder,
         batch_at=examples.batch_at,
@@ -72,7 +73,9 @@ def tune_masq(
         fingerprint=fingerprint,
         device=device,
     )
-    tensors = tuned_share(beginning, encoder.tuned_tensors(), options.tuned_share)
+    tensors = encoder.tuned_tensors()
+    if partly:
+        tensors = tuned_share(beginning, tensors, options.tuned_share)
     if distributed.is_main():
         tuned = {"variant": encoder.variant, "init": encoder.init}
         model = {"mode": "masq", "base": "base", "mask_encoder": tuned}
@@ -122,7 +125,8 @@ def _check(
             "[tune_clip] flip: jitter mirrors every other image always; leave flip out, or set "
             "augmentation to squash"
         )
-    if options.tuned_share != 1 and encoder_options.get("init") != "clip":
+    beginning = (encoder_options.get("variant", "freeze"), encoder_options.get("init", "released"))
+    if options.tuned_share != 1 and not begins_as_clip(*beginning):
         raise RecipeError(
             "[tune_clip] tuned_share: weights between random and tuned ones mean nothing; set "
             "mask_encoder.init to clip, or tuned_share to 1"
@@ -132,21 +136,6 @@ def _check(
             "[classification] background: masq calls proposals that show no annotated mask by "
             "this word; set it to background"
         )
-
-
-def seen_vocabulary(vocabulary: Vocabulary) -> Vocabulary:
-    """The classes that training has masks of; all of them where that is not known."""
-    kept = [i for i in range(len(vocabulary)) if not vocabulary.seen or vocabulary.seen[i]]
-
-    def of(values: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(values[i] for i in kept)
-
-    return Vocabulary(
-        of(vocabulary.names),
-        of(vocabulary.synonyms),
-        of(vocabulary.is_thing),
-        (True,) * len(kept),
-    )
 
 
 def masq_loss(

@@ -27,8 +27,8 @@ from ovseg_cli.stages.masq_examples import Batch
 from ovseg_cli.stages.masq_options import MasqOptions
 from ovseg_cli.stages.session import Settings
 from ovseg_cli.stages.tune_clip import tune_clip
-from ovseg_cli.stages.tune_masq import masq_loss, seen_vocabulary, tuned_share
-from ovseg_cli.structures import TextEmbeddings, Vocabulary
+from ovseg_cli.stages.tune_masq import masq_loss, tune_masq, tuned_share
+from ovseg_cli.structures import TextEmbeddings
 
 CLIP = {
     "embed_dim": 16,
@@ -190,7 +190,9 @@ def test_a_run_without_a_clip_says_which_command_makes_it(settings: Settings) ->
     ("section", "options", "message"),
     [
         ("mask_encoder", {"variant": "freeze"}, r"\[mask_encoder\]: .* with nothing to tune"),
+        ("tune_clip", {"mode": "rma"}, "tunes relative_mask_attention, .* has mask_class_tokens; "),
         ("tune_clip", {"tuned_share": 0.5}, r"\[tune_clip\] tuned_share: .*init to clip"),
+        ("tune_clip", {"mode": "mask"}, r"\[tune_clip\] mode: there is no 'mask'; one of masq"),
         ("tune_clip", {"stepps": 5}, r"\[tune_clip\] stepps: .*did you mean 'steps'"),
         ("tune_clip", {"batch_size": 0}, r"\[tune_clip\] batch_size"),
         ("tune_clip", {"augmentation": "jitter", "flip": False}, r"\[tune_clip\] flip: jitter"),
@@ -204,11 +206,24 @@ def test_options_that_cannot_be_used_are_named(
         tune_clip(changed(settings, section, **options))
 
 
-def test_the_words_of_tuning_are_those_of_seen_classes() -> None:
-    names = ("a", "b", "c")
-    vocabulary = Vocabulary(names, tuple((n,) for n in names), (True,) * 3, (True, False, True))
-    assert seen_vocabulary(vocabulary).names == ("a", "c")
-    assert seen_vocabulary(replace(vocabulary, seen=())).names == names
+def test_a_batch_that_cannot_be_shared_out_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ovseg_cli.training.distributed.world_size", lambda: 2)
+    with pytest.raises(RecipeError, match=r"batch_size: 3 images cannot be shared out among 2"):
+        tune_masq(changed(settings, "tune_clip", batch_size=3), "masq", "tune-clip-masq", "")
+
+
+def test_a_share_may_be_taken_of_all_that_begins_as_clip(settings: Settings) -> None:
+    settings = changed(settings, "mask_encoder", variant="v")
+    tune_clip(changed(settings, "tune_clip", tuned_share=0.0))
+    tensors = settings.run.load_artifact("clip", "masq-v")[0]
+    own = settings.run.load_artifact("clip", "base")[0]
+    own_values = own["visual.transformer.resblocks.0.attn.in_proj_weight"][64:]
+    torch.testing.assert_close(tensors["value_projections.0.weight"], own_values)
+    refused = changed(settings, "mask_encoder", variant="v", init="random")
+    with pytest.raises(RecipeError, match="weights between random and tuned ones"):
+        tune_clip(changed(refused, "tune_clip", tuned_share=0.5))
 
 
 class Fixed(nn.Module):
