@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import (
     FlopCounterMode,
     sdpa_backward_flop_count,
@@ -133,42 +134,42 @@ def peak_megabytes(device: torch.device, work: Callable[[], object]) -> float:
     return max(itertools.accumulate(size for _, size in changes)) / 1e6
 
 
-def main() -> None:
-    """Prints the figures of both and their ratios as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def options_parser(description: str) -> argparse.ArgumentParser:
+    """The options that benchmarks of mask encoders share."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", default="ViT-L-14-336-quickgelu")
-    parser.add_argument("--variant", default="q", help="what is tuned")
     parser.add_argument("--masks", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    device = torch.device(options.device)
+    return parser
 
-    clip = load_open_clip(architecture=options.model, pretrained=None)
-    encoder = MaskClassTokens(clip, variant=options.variant).to(device).train()
-    plain = PlainMaskClassTokens(encoder)
+
+def random_inputs(masks: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """An image, and masks of it at stride 4."""
     images = torch.rand(1, 3, 800, 1088, device=device) * 255
-    coarse = torch.randn(1, options.masks, 8, 8, device=device)
-    mask_logits = torch.nn.functional.interpolate(coarse, (200, 272), mode="bilinear")
+    coarse = torch.randn(1, masks, 8, 8, device=device)
+    return images, F.interpolate(coarse, (200, 272), mode="bilinear")
 
-    def ours() -> Tensor:
-        return encoder(images, encoder.visible_patches(mask_logits))
 
-    def peer() -> Tensor:
-        return plain(images, mask_logits)
+def report(
+    options: argparse.Namespace, forwards: dict[str, Forward], module: nn.Module, difference: object
+) -> None:
+    """Prints the figures of "ours" and "peer", and their ratios, as JSON.
 
-    forwards: dict[str, Forward] = {"ours": ours, "peer": peer}
-    with torch.no_grad():
-        difference = (ours() - peer()).abs().max().item()
+    Args:
+        options: what was asked for.
+        forwards: the passes of both.
+        module: holds the weights of both.
+        difference: the largest between what they give.
+    """
+    device = torch.device(options.device)
     figures = measure(forwards, options.repeats, device)
     for name, forward in forwards.items():
         forward_gmac, backward_gmac = counted_gmac(forward)
         figures[name] |= {
             "forward_gmac": forward_gmac,
             "backward_gmac": backward_gmac,
-            "saved_megabytes": saved_bytes(forward, encoder) / 1e6,
+            "saved_megabytes": saved_bytes(forward, module) / 1e6,
             "forward_peak_megabytes": peak_megabytes(
                 device, lambda forward=forward: without_gradient(forward)
             ),
@@ -179,6 +180,31 @@ def main() -> None:
     ratios = {key: figures["peer"][key] / value for key, value in figures["ours"].items()}
     setting = {**vars(options), "torch": torch.__version__, "largest_difference": difference}
     print(json.dumps({"setting": setting, **figures, "peer_over_ours": ratios}, indent=1))
+
+
+def main() -> None:
+    """Prints the figures of both and their ratios as JSON."""
+    parser = options_parser(__doc__.splitlines()[0])
+    parser.add_argument("--variant", default="q", help="what is tuned")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    device = torch.device(options.device)
+
+    clip = load_open_clip(architecture=options.model, pretrained=None)
+    encoder = MaskClassTokens(clip, variant=options.variant).to(device).train()
+    plain = PlainMaskClassTokens(encoder)
+    images, mask_logits = random_inputs(options.masks, device)
+
+    def ours() -> Tensor:
+        return encoder(images, encoder.visible_patches(mask_logits))
+
+    def peer() -> Tensor:
+        return plain(images, mask_logits)
+
+    with torch.no_grad():
+        difference = (ours() - peer()).abs().max().item()
+    report(options, {"ours": ours, "peer": peer}, encoder, difference)
 
 
 if __name__ == "__main__":
