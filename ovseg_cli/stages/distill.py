@@ -37,6 +37,7 @@ from ovseg_cli.stages.session import (
 )
 from ovseg_cli.stages.teacher_masks import TeacherMasks
 from ovseg_cli.stages.train_proposals import SECTIONS, built_proposer
+from ovseg_cli.stages.training_images import check_shares, check_side
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import fit
 from ovseg_cli.training.optimizer import Decay
@@ -142,7 +143,9 @@ def distill(settings: Settings) -> list[Outcome]:
     training = options.training(build("train_proposals", section, TrainProposalsOptions))
     started = distributed.start(settings.device)
     try:
-        _check(options)
+        check_shares(STAGE, options.batch_size)
+        check_side("train_proposals", training.image_size)
+        _check_name(options.name)
         rounds = range(1, options.rounds + 1)
         return [_round(settings, options, training, number) for number in rounds]
     finally:
@@ -229,15 +232,9 @@ def _student(
     }
 
 
-def _check(options: DistillOptions) -> None:
-    processes = distributed.world_size()
-    if options.batch_size % processes:
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"\w[\w.-]*", name):
         raise RecipeError(
-            f"[distill] batch_size: {options.batch_size} images cannot be shared out among "
-            f"{processes} processes; choose a multiple"
-        )
-    if not re.fullmatch(r"\w[\w.-]*", options.name):
-        raise RecipeError(
-            f"[distill] name: {options.name!r} cannot be part of a file's name; use letters, "
+            f"[distill] name: {name!r} cannot be part of a file's name; use letters, "
             "digits, '-' and '_'"
         )

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 
 from ovseg_cli.checkpoints.mask2former import load_backbone
-from ovseg_cli.errors import RecipeError
 from ovseg_cli.proposers import PROPOSERS, Mask2Former, MaskRcnn
 from ovseg_cli.recipe import build, choose
 from ovseg_cli.stages.proposal_examples import ProposalExamples
@@ -20,6 +19,7 @@ from ovseg_cli.stages.session import (
     run_stage,
     train_split,
 )
+from ovseg_cli.stages.training_images import check_shares, check_side
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import fit
 
@@ -54,7 +54,8 @@ def _trained(
     settings: Settings, options: TrainProposalsOptions, split: str, fingerprint: str
 ) -> dict[str, Any]:
     recipe, device = settings.recipe, settings.device
-    _check(options)
+    check_shares("train_proposals", options.batch_size)
+    check_side("train_proposals", options.image_size)
     torch.manual_seed(recipe.seed)
     name, proposer = built_proposer(recipe.section("proposer"))
     if options.backbone_weights != "none":
@@ -97,16 +98,3 @@ def built_proposer(section: dict[str, Any]) -> tuple[str, Mask2Former | MaskRcnn
     named = {"name": "mask2former", **section}
     target, options = choose("proposer", named, PROPOSERS)
     return str(named["name"]), build("proposer", options, target)
-
-
-def _check(options: TrainProposalsOptions) -> None:
-    processes = distributed.world_size()
-    if options.batch_size % processes:
-        raise RecipeError(
-            f"[train_proposals] batch_size: {options.batch_size} images cannot be shared out among "
-            f"{processes} processes; choose a multiple"
-        )
-    if options.image_size % 32:
-        raise RecipeError(
-            f"[train_proposals] image_size: {options.image_size} is not a multiple of 32"
-        )

@@ -7,7 +7,7 @@ import torch
 
 from ovseg_cli.datasets.augmentation import jittered, squashed
 from ovseg_cli.datasets.coco import CocoDataset
-from ovseg_cli.errors import InputError
+from ovseg_cli.errors import InputError, RecipeError
 from ovseg_cli.losses.set_criterion import seed_of
 from ovseg_cli.structures import Sample
 from ovseg_cli.training import distributed
@@ -126,6 +126,40 @@ class TrainingImages:
         if len(self._kept) < self.cached:
             self._kept[index] = sample
         return sample
+
+
+def check_shares(section: str, batch_size: int) -> None:
+    """Refuses a batch that the processes cannot share out evenly.
+
+    Args:
+        section: of the recipe, for the message.
+        batch_size: images a step, over all processes.
+
+    Raises:
+        RecipeError: it is no multiple of the number of processes.
+    """
+    processes = distributed.world_size()
+    if batch_size % processes:
+        raise RecipeError(
+            f"[{section}] batch_size: {batch_size} images cannot be shared out among {processes} "
+            "processes; choose a multiple"
+        )
+
+
+def check_side(section: str, image_size: int) -> None:
+    """Refuses images of a size that proposers cannot take.
+
+    Args:
+        section: of the recipe, for the message.
+        image_size: side of the square training images in pixels.
+
+    Raises:
+        RecipeError: it is no multiple of 32.
+    """
+    if image_size % 32:
+        raise RecipeError(
+            f"[{section}] image_size: {image_size} is not a multiple of 32, as the proposer needs"
+        )
 
 
 def _generator(*parts: int) -> torch.Generator:

@@ -255,6 +255,15 @@ def test_a_batch_that_cannot_be_shared_out_is_a_clear_error(begun, monkeypatch):
         distill(begun(batch_size=3))
 
 
+def test_an_image_size_that_the_proposer_cannot_take_is_a_clear_error(begun):
+    settings = begun()
+    training = {**TRAINING, "image_size": 100}
+    recipe = Recipe("a test", 0, {**settings.recipe.sections, "train_proposals": training})
+    message = r"\[train_proposals\] image_size: 100 is not a multiple of 32, as the proposer needs"
+    with pytest.raises(RecipeError, match=message):
+        distill(replace(settings, recipe=recipe))
+
+
 def test_a_missing_teacher_is_named_with_the_command_that_makes_it(begun):
     with pytest.raises(RunError, match=r"no proposals/student-4.*make it with 'ovseg distill"):
         distill(begun(name="late", teacher="student-4"))
