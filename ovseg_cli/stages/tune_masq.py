@@ -20,6 +20,7 @@ from ovseg_cli.segmenter import VocabularyOptions
 from ovseg_cli.stages.masq_examples import Batch, MasqExamples
 from ovseg_cli.stages.masq_options import MasqOptions
 from ovseg_cli.stages.session import Settings, dataset_of, train_split, tuning_section
+from ovseg_cli.stages.training_images import check_shares, check_side
 from ovseg_cli.structures import TextEmbeddings
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import fit
@@ -109,17 +110,9 @@ def masq_encoder_options(section: dict[str, Any]) -> dict[str, Any]:
 def _check(
     options: MasqOptions, encoder_options: dict[str, Any], classification: Classification
 ) -> None:
-    processes = distributed.world_size()
-    if options.batch_size % processes:
-        raise RecipeError(
-            f"[tune_clip] batch_size: {options.batch_size} images cannot be shared out among "
-            f"{processes} processes; choose a multiple"
-        )
-    if options.masks != "ground_truth" and options.image_size % 32:
-        raise RecipeError(
-            f"[tune_clip] image_size: {options.image_size} is not a multiple of 32, as the "
-            "proposer needs"
-        )
+    check_shares("tune_clip", options.batch_size)
+    if options.masks != "ground_truth":
+        check_side("tune_clip", options.image_size)
     if options.augmentation == "jitter" and not options.flip:
         raise RecipeError(
             "[tune_clip] flip: jitter mirrors every other image always; leave flip out, or set "

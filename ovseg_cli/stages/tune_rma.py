@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ovseg_cli.checkpoints.run_parts import clip_of, proposer_of
 from ovseg_cli.classification import Classification, class_logits
-from ovseg_cli.errors import RecipeError
 from ovseg_cli.mask_encoders.relative_mask_attention import RefinedMasks, RelativeMaskAttention
 from ovseg_cli.proposers import TrainableProposer
 from ovseg_cli.recipe import build, choose
@@ -22,6 +21,7 @@ from ovseg_cli.segmenter import VocabularyOptions
 from ovseg_cli.stages.rma_examples import Batch, RmaExamples
 from ovseg_cli.stages.rma_options import RmaOptions
 from ovseg_cli.stages.session import Settings, dataset_of, train_split, tuning_section
+from ovseg_cli.stages.training_images import check_shares, check_side
 from ovseg_cli.structures import TextEmbeddings
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import fit
@@ -43,7 +43,8 @@ def tune_rma(
     recipe, device = settings.recipe, settings.device
     options = build("tune_clip", tuning_section(recipe), RmaOptions)
     classification = build("classification", recipe.section("classification"), Classification)
-    _check(options)
+    check_shares("tune_clip", options.batch_size)
+    check_side("tune_clip", options.image_size)
     dataset = dataset_of(settings, train_split(settings), part="seen")
     clip = clip_of(settings.run, recipe)
     encoder = _encoder(recipe.section("mask_encoder"), clip=clip, seed=recipe.seed).to(device)
@@ -169,17 +170,3 @@ def _encoder(section: dict[str, Any], **parts: Any) -> RelativeMaskAttention:
         "mask_encoder", section, {"relative_mask_attention": RelativeMaskAttention}
     )
     return build("mask_encoder", options, target, **parts)
-
-
-def _check(options: RmaOptions) -> None:
-    processes = distributed.world_size()
-    if options.batch_size % processes:
-        raise RecipeError(
-            f"[tune_clip] batch_size: {options.batch_size} images cannot be shared out among "
-            f"{processes} processes; choose a multiple"
-        )
-    if options.image_size % 32:
-        raise RecipeError(
-            f"[tune_clip] image_size: {options.image_size} is not a multiple of 32, as the "
-            "proposer needs"
-        )
