@@ -130,8 +130,8 @@ class Segmenter:
         """
         recipe, device = recipe or run.recipe(), device or torch.device("cpu")
         options = options_of(recipe)
-        proposer = proposer_of(run, recipe, device=device) if with_proposer else None
         clip = clip_of(run, recipe).to(device).eval()
+        proposer = proposer_of(run, recipe, device=device, clip=clip) if with_proposer else None
         encoder = mask_encoder_of(run, recipe, clip, device=device)
         return cls(
             proposer,

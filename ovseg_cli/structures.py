@@ -24,16 +24,30 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class EncodedImage:
+    """CLIP's dense features of an image, before any step into the joint space.
+
+    Attributes:
+        levels: (C, h, w) each, fine to coarse, of the padded frame: at strides 4, 8, 16 and 32 of a
+            convolutional tower, the patches alone of a vision transformer.
+    """
+
+    levels: tuple[Float[Tensor, "_ _ _"], ...]
+
+
+@dataclass(frozen=True)
 class FramedImage:
     """An image as networks see it: resized and padded with zeros, before any normalisation.
 
     Attributes:
         pixels: (3, H, W) RGB, 0 to 255, of size `frame.padded`.
         frame: how the pixels lie in the original image.
+        encoded: the frozen CLIP's dense features, where several parts read them.
     """
 
     pixels: Float[Tensor, "3 H W"]
     frame: Frame
+    encoded: EncodedImage | None = None
 
 
 @dataclass(frozen=True)

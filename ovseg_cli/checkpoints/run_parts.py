@@ -1,6 +1,7 @@
 """The parts of a segmenter, built from a recipe and the artifacts of a run directory."""
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,12 @@ def proposals_name(run: Run, recipe: Recipe) -> str:
 
 
 def proposer_of(
-    run: Run, recipe: Recipe, *, device: torch.device, name: str | None = None
+    run: Run,
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    name: str | None = None,
+    clip: ClipEncoder | None = None,
 ) -> Mask2Former | MaskRcnn:
     """The recipe's proposer, frozen, with weights from the run directory.
 
@@ -64,6 +70,7 @@ def proposer_of(
         recipe: its sections `proposer` and `artifacts`.
         device: where it computes.
         name: of the weights; None for `proposals_name`.
+        clip: for a proposer that reads CLIP's features; None for `clip_of`.
 
     Raises:
         RunError: the run directory has no proposals artifact.
@@ -75,9 +82,15 @@ def proposer_of(
     target, options = choose("proposer", section, PROPOSERS)
     if model.get("options"):
         _check_trained(model, section, source)
-    proposer = build("proposer", options, target)
+    parts = {"clip": clip or clip_of(run, recipe)} if takes_clip(target) else {}
+    proposer = build("proposer", options, target, **parts)
     load_weights(proposer, tensors, source=source)
     return proposer.to(device).eval().requires_grad_(False)
+
+
+def takes_clip(target: Callable[..., Any]) -> bool:
+    """Whether a part is built on a CLIP."""
+    return "clip" in inspect.signature(target).parameters
 
 
 def _check_trained(model: dict[str, Any], section: dict[str, Any], source: str) -> None:
@@ -96,12 +109,17 @@ def _every_option(section: dict[str, Any]) -> dict[str, Any]:
     """What a proposer's section says, and what it leaves to the defaults."""
     target, options = choose("proposer", section, PROPOSERS)
     parameters = inspect.signature(target).parameters.values()
-    defaults = {p.name: p.default for p in parameters}
+    defaults = {p.name: p.default for p in parameters if p.name != "clip"}
     return {"name": section["name"], **defaults, **options_for("proposer", options, target)}
 
 
 def mask_encoder_of(
-    run: Run, recipe: Recipe, clip: ClipEncoder, *, device: torch.device
+    run: Run,
+    recipe: Recipe,
+    clip: ClipEncoder,
+    *,
+    device: torch.device,
+    section: dict[str, Any] | None = None,
 ) -> MaskEncoder:
     """The recipe's mask encoder on a CLIP, with tuned weights where it has any.
 
@@ -110,12 +128,13 @@ def mask_encoder_of(
         recipe: its section `mask_encoder`.
         clip: frozen.
         device: where it computes.
+        section: another one than the recipe's `mask_encoder`.
 
     Raises:
         RunError: the run directory has no tuned weights.
         CheckpointError: weights that are damaged, of another model, or tuned for an earlier CLIP.
     """
-    section = encoder_section(recipe)
+    section = section or encoder_section(recipe)
     target, options = choose("mask_encoder", section, MASK_ENCODERS)
     encoder = build("mask_encoder", options, target, clip=clip, seed=recipe.seed)
     name = tuned_artifact(section)

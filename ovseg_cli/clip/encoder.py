@@ -59,7 +59,7 @@ class ClipEncoder(nn.Module):
     @property
     def embedding_dim(self) -> int:
         """D, the size of the joint space."""
-        return int(self.model.visual.output_dim)
+        return int(self.model.text_projection.shape[1])
 
     @property
     def logit_scale(self) -> float:

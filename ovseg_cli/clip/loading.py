@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ovseg_cli.clip.encoder import ClipEncoder
+from ovseg_cli.clip.small import SMALL_CLIPS
 from ovseg_cli.errors import CheckpointError
+from ovseg_cli.recipe import build
 
 
 def load_open_clip(
@@ -58,20 +60,18 @@ def clip_from_artifact(
 
     Args:
         tensors: the model's state dict, in any precision.
-        model: the JSON beside it: `{"architecture": "small", "options": {...}}`.
+        model: the JSON beside it: `{"architecture": "small", "options": {...}}`, see `SMALL_CLIPS`.
         source: the artifact's name, for messages.
 
     Raises:
         CheckpointError: another kind of artifact, or tensors that do not fit it.
     """
-    if model.get("architecture") != "small":
+    if model.get("architecture") not in SMALL_CLIPS:
         raise CheckpointError(
             f"{source}: {model.get('architecture')!r} is no architecture that train-clip writes; "
             "make it again with `ovseg train-clip`"
         )
-    from ovseg_cli.clip.small import build_small_clip
-
-    built: nn.Module = build_small_clip(**model["options"])
+    built = build("clip", dict(model["options"]), SMALL_CLIPS[model["architecture"]])
     load_weights(built, tensors, source=source)
     return ClipEncoder(built.eval())
 

@@ -1,25 +1,25 @@
-"""A small CLIP: open_clip's two towers with a convolutional stem and a factorised token table.
+"""Small CLIPs, untrained: open_clip's towers with a factorised token table.
 
 Convolutional stem: Xiao et al., "Early convolutions help transformers see better", NeurIPS 2021.
-The token table has 49,408 rows, so that any word still tokenises; factorised (ALBERT, Lan et al.,
-ICLR 2020) it is a table of few columns and one matrix.
+ConvNeXt: Liu et al., "A ConvNet for the 2020s", CVPR 2022. The token table has 49,408 rows, so
+that any word still tokenises; factorised (ALBERT, Lan et al., ICLR 2020) it is a table of few
+columns and one matrix.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from typing import Literal
 
 import open_clip
-import torch
-from jaxtyping import Float, Int, UInt8
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from pydantic import PositiveInt
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from timm.layers.mlp import Mlp
+from timm.models.convnext import ConvNeXt
+from torch import nn
 
 from ovseg_cli.errors import RecipeError
 
 VOCABULARY_SIZE = 49408
+CONVNEXT_STRIDE = 32
 
 
 class ConvStem(nn.Sequential):
@@ -81,17 +81,9 @@ def build_small_clip(
     Raises:
         RecipeError: sizes that do not divide one another.
     """
-    quotients = (
-        ("image_size", image_size, "patch_size", patch_size),
-        ("width", width, "heads", heads),
-        ("text_width", text_width, "text_heads", text_heads),
-    )
-    for name, size, divisor_name, divisor in quotients:
-        if size % divisor:
-            raise RecipeError(
-                f"[clip] {name}: {size} is not a multiple of {divisor_name} ({divisor}); "
-                "choose one that is"
-            )
+    _check_multiple("image_size", image_size, "patch_size", patch_size)
+    _check_multiple("width", width, "heads", heads)
+    _check_multiple("text_width", text_width, "text_heads", text_heads)
     if stem == "conv" and patch_size & (patch_size - 1):
         raise RecipeError(
             f"[clip] patch_size: {patch_size} is not a power of two, as the conv stem needs; "
@@ -114,6 +106,60 @@ def build_small_clip(
     return clip
 
 
+def build_small_convnext_clip(
+    *,
+    embed_dim: PositiveInt = 128,
+    image_size: PositiveInt = 192,
+    depths: tuple[PositiveInt, ...] = (1, 1, 2, 1),
+    dims: tuple[PositiveInt, ...] = (32, 64, 128, 256),
+    text_width: PositiveInt = 96,
+    text_layers: PositiveInt = 1,
+    text_heads: PositiveInt = 4,
+    token_width: PositiveInt = 32,
+    context_length: PositiveInt = 32,
+) -> open_clip.CLIP:
+    """An untrained CLIP whose image tower is a ConvNeXt, with the heads of open_clip's ConvNeXt-L.
+
+    Args:
+        embed_dim: of the joint space.
+        image_size: side of the square images in pixels, a multiple of 32; it takes others too.
+        depths: blocks of the four stages.
+        dims: channels of the four stages.
+        text_width: of the text tower.
+        text_layers: of the text tower.
+        text_heads: of the text tower.
+        token_width: columns of the factorised token table.
+        context_length: longest text in tokens.
+
+    Raises:
+        RecipeError: sizes that do not divide one another, or other than four stages.
+    """
+    _check_multiple("image_size", image_size, "the stride", CONVNEXT_STRIDE)
+    _check_multiple("text_width", text_width, "text_heads", text_heads)
+    for name, stages in (("depths", depths), ("dims", dims)):
+        if len(stages) != 4:
+            raise RecipeError(f"[clip] {name}: {len(stages)} numbers; a ConvNeXt has four stages")
+    vision = CLIPVisionCfg(
+        timm_model_name="convnext_atto", timm_pool="", timm_proj="mlp", image_size=image_size
+    )
+    text = CLIPTextCfg(
+        context_length=context_length, width=text_width, heads=text_heads, layers=text_layers
+    )
+    clip = open_clip.CLIP(embed_dim, vision, text)
+    clip.visual.trunk = ConvNeXt(num_classes=0, depths=depths, dims=dims, ls_init_value=None)
+    clip.visual.head.mlp = Mlp(dims[-1], 2 * embed_dim, embed_dim, bias=(True, False))
+    clip.token_embedding = _factorised_table(token_width, text_width)
+    return clip
+
+
+def _check_multiple(name: str, size: int, divisor_name: str, divisor: int) -> None:
+    if size % divisor:
+        raise RecipeError(
+            f"[clip] {name}: {size} is not a multiple of {divisor_name} ({divisor}); "
+            "choose one that is"
+        )
+
+
 def _factorised_table(token_width: int, text_width: int) -> nn.Sequential:
     table = nn.Embedding(VOCABULARY_SIZE, token_width)
     mixed = nn.Linear(token_width, text_width, bias=False)
@@ -122,100 +168,7 @@ def _factorised_table(token_width: int, text_width: int) -> nn.Sequential:
     return nn.Sequential(table, mixed)
 
 
-class PairEncoder(nn.Module):
-    """Both towers of a CLIP on image-text pairs, in training.
-
-    Args:
-        clip: with a plain ViT image tower and a causal text tower that ends at the highest token.
-        mean: of the RGB channels in 0..1.
-        std: of the RGB channels in 0..1.
-    """
-
-    def __init__(
-        self,
-        clip: open_clip.CLIP,
-        *,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-    ) -> None:
-        super().__init__()
-        self.clip = clip
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
-
-    def forward(
-        self,
-        pixels: UInt8[Tensor, "B 3 H W"],
-        corner: tuple[int, int],
-        tokens: Int[Tensor, "T context"],
-    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "T D"], Float[Tensor, ""]]:
-        """Image embeddings and text embeddings, neither normalised, and the temperature's factor.
-
-        Args:
-            pixels: (B, 3, H, W) RGB, at most of the tower's size, multiples of the patch.
-            corner: (row, column) in patches of the place that a window has in the tower's square.
-            tokens: (T, context length) as the tokenizer gives them.
-        """
-        images = (pixels - self.mean) / self.std
-        with _attention_for(images):
-            image_embeddings = encode_windows(self.clip, images, corner)
-            text_embeddings = encode_texts(self.clip, tokens)
-        return image_embeddings, text_embeddings, self.clip.logit_scale.exp()
-
-
-def _attention_for(images: Tensor) -> AbstractContextManager[None]:
-    """On a CPU the backward of fused attention is the slowest part of all for short sequences."""
-    short = images.device.type == "cpu" and max(images.shape[-2:]) < 96
-    return sdpa_kernel(SDPBackend.MATH) if short else nullcontext()
-
-
-def encode_windows(
-    clip: open_clip.CLIP, images: Float[Tensor, "B 3 H W"], corner: tuple[int, int]
-) -> Float[Tensor, "B D"]:
-    """Image embeddings, not normalised, of windows of the square that the tower looks at.
-
-    Args:
-        clip: with a plain ViT image tower.
-        images: (B, 3, H, W) normalised, at most of the tower's size, multiples of the patch.
-        corner: (row, column) in patches of the window's place in the position table.
-    """
-    visual = clip.visual
-    patches = visual.conv1(images)
-    height, width = patches.shape[-2:]
-    table = visual.positional_embedding[1:].unflatten(0, visual.grid_size)
-    places = table[corner[0] : corner[0] + height, corner[1] : corner[1] + width].flatten(0, 1)
-    patches = patches.flatten(2).transpose(1, 2) + places
-    token = visual.class_embedding + visual.positional_embedding[0]
-    tokens = torch.cat([token.expand(len(images), 1, -1), patches], dim=1)
-    tokens = visual.transformer(visual.ln_pre(tokens))
-    embeddings: Tensor = visual.ln_post(tokens[:, 0]) @ visual.proj
-    return embeddings
-
-
-def encode_texts(clip: open_clip.CLIP, tokens: Int[Tensor, "T context"]) -> Float[Tensor, "T D"]:
-    """Text embeddings, not normalised: those of `encode_text`, without the cost of the padding.
-
-    Args:
-        clip: with a causal text tower that ends at the highest token.
-        tokens: (T, context length) as the tokenizer gives them.
-    """
-    ends = tokens.argmax(dim=-1)
-    length = int(ends.max()) + 1
-    embedded = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]
-    states = clip.transformer(embedded, attn_mask=clip.attn_mask[:length, :length])
-    embeddings: Tensor = clip.ln_final(states)[torch.arange(len(tokens)), ends]
-    embeddings = embeddings @ clip.text_projection
-    return embeddings
-
-
-def tokenize_captions(texts: Sequence[str], *, context_length: int) -> Int[Tensor, "T context"]:
-    """Token ids of captions; those that are too long lose their end.
-
-    Args:
-        texts: T sentences.
-        context_length: of the text tower.
-    """
-    tokens: Tensor = open_clip.tokenize(list(texts), context_length=context_length)
-    return tokens
+SMALL_CLIPS: dict[str, Callable[..., open_clip.CLIP]] = {
+    "small": build_small_clip,
+    "small_convnext": build_small_convnext_clip,
+}

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from ovseg_cli.clip.small import tokenize_captions
+from ovseg_cli.clip.pair_encoder import tokenize_captions
 from ovseg_cli.datasets.captions import CaptionedImages
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.training import distributed

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ovseg_cli.classification import class_logits
 from ovseg_cli.clip.encoder import ClipEncoder
-from ovseg_cli.clip.small import encode_windows
+from ovseg_cli.clip.pair_encoder import encode_windows, window_grid
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.structures import TextEmbeddings
 
@@ -46,7 +46,7 @@ def crop_side_for(clip: ClipEncoder, side: int | None) -> int:
     """
     if side is None:
         return clip.resolution
-    patch = clip.visual.patch_size[0]
+    _, patch = window_grid(clip.model)
     if side > clip.resolution or side % patch or side < patch:
         raise RecipeError(
             f"[evaluate] crop_side: {side} is no multiple of the patch ({patch}) up to "
@@ -94,9 +94,9 @@ def _encoded(clip: ClipEncoder, crops: Tensor) -> Tensor:
     side = crops.shape[-1]
     if side == clip.resolution:
         return clip.encode_image(crops)
-    visual = clip.visual
-    corner = (visual.grid_size[0] - side // visual.patch_size[0]) // 2
-    normalised = ((crops / 255 - clip.mean) / clip.std).to(visual.proj.dtype)
+    grid, patch_size = window_grid(clip.model)
+    corner = (grid - side // patch_size) // 2
+    normalised = ((crops / 255 - clip.mean) / clip.std).to(clip.model.logit_scale.dtype)
     with torch.no_grad():
         return encode_windows(clip.model, normalised, (corner, corner)).float()
 

@@ -6,7 +6,7 @@ from typing import Any
 from ..checkpoints.run_parts import ArtifactOptions
 from ..classification import Classification
 from ..clip.loading import load_open_clip
-from ..clip.small import build_small_clip
+from ..clip.small import SMALL_CLIPS
 from ..datasets.framing import FramingOptions
 from ..errors import RecipeError
 from ..inference import InferenceOptions
@@ -24,7 +24,7 @@ from .targets import check_targets
 from .train_clip import TrainClipOptions
 from .tune_clip import MODES, mode_of
 
-CLIPS: dict[str, Callable[..., Any]] = {"small": build_small_clip, "open_clip": load_open_clip}
+CLIPS: dict[str, Callable[..., Any]] = {**SMALL_CLIPS, "open_clip": load_open_clip}
 PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "clip": CLIPS,
     "proposer": dict(PROPOSERS),

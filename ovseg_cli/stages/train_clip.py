@@ -8,11 +8,12 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor, nn
 
 from ovseg_cli.clip.encoder import OPENAI_MEAN, OPENAI_STD
-from ovseg_cli.clip.small import PairEncoder, build_small_clip
+from ovseg_cli.clip.pair_encoder import PairEncoder, window_grid
+from ovseg_cli.clip.small import SMALL_CLIPS
 from ovseg_cli.device import PrecisionChoice
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.losses.contrastive import contrastive_losses
-from ovseg_cli.recipe import Recipe, Share, build
+from ovseg_cli.recipe import Recipe, Share, build, choose
 from ovseg_cli.stages.caption_batches import (
     CaptionBatch,
     PhasedBatches,
@@ -91,8 +92,9 @@ def _trained(
 ) -> dict[str, Any]:
     recipe = settings.recipe
     torch.manual_seed(recipe.seed)
-    clip = build("clip", architecture, build_small_clip)
-    grid, patch_size = clip.visual.grid_size[0], clip.visual.patch_size[0]
+    target, sizes = choose("clip", architecture, SMALL_CLIPS)
+    clip = build("clip", sizes, target)
+    grid, patch_size = window_grid(clip)
     check_phases(options.phases, image_size=grid * patch_size, patch_size=patch_size)
     encoder = PairEncoder(clip, mean=OPENAI_MEAN, std=OPENAI_STD).to(settings.device)
     batches = PhasedBatches(
@@ -125,7 +127,7 @@ def _trained(
         device=settings.device,
     )
     if distributed.is_main():
-        model = {"architecture": "small", "options": architecture}
+        model = {"architecture": architecture["name"], "options": sizes}
         settings.run.save_artifact("clip", "base", clip.state_dict(), model)
     return {
         "seconds": round(result.seconds, 1),
@@ -158,8 +160,8 @@ def caption_losses(
 
 
 def _architecture(recipe: Recipe) -> dict[str, Any]:
-    section = recipe.section("clip")
-    name = section.pop("name", "small")
-    if name != "small":
-        raise RecipeError(f"[clip] name: train-clip trains a 'small' CLIP, not {name!r}")
+    section = {"name": "small", **recipe.section("clip")}
+    if section["name"] not in SMALL_CLIPS:
+        trained = " or ".join(SMALL_CLIPS)
+        raise RecipeError(f"[clip] name: train-clip trains {trained}, not {section['name']!r}")
     return section

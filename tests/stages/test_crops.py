@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_clip import tiny_clip
 
-from ovseg_cli.clip.small import encode_windows
+from ovseg_cli.clip.pair_encoder import encode_windows
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.stages.crops import crop_around, crop_side_for, name_crops
 from ovseg_cli.structures import TextEmbeddings
