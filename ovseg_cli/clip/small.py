@@ -117,6 +117,7 @@ def build_small_convnext_clip(
     text_heads: PositiveInt = 4,
     token_width: PositiveInt = 32,
     context_length: PositiveInt = 32,
+    stem: Literal["patch", "conv"] = "conv",
 ) -> open_clip.CLIP:
     """An untrained CLIP whose image tower is a ConvNeXt, with the heads of open_clip's ConvNeXt-L.
 
@@ -130,6 +131,7 @@ def build_small_convnext_clip(
         text_heads: of the text tower.
         token_width: columns of the factorised token table.
         context_length: longest text in tokens.
+        stem: one "patch" projection as in ConvNeXt, or convolutions.
 
     Raises:
         RecipeError: sizes that do not divide one another, or other than four stages.
@@ -147,9 +149,21 @@ def build_small_convnext_clip(
     )
     clip = open_clip.CLIP(embed_dim, vision, text)
     clip.visual.trunk = ConvNeXt(num_classes=0, depths=depths, dims=dims, ls_init_value=None)
+    if stem == "conv":
+        clip.visual.trunk.stem = ConvStem(dims[0], CONVNEXT_STRIDE // 8)
+    _keep_variance(clip.visual.trunk)
     clip.visual.head.mlp = Mlp(dims[-1], 2 * embed_dim, embed_dim, bias=(True, False))
     clip.token_embedding = _factorised_table(token_width, text_width)
     return clip
+
+
+def _keep_variance(trunk: nn.Module) -> None:
+    """A short training from nothing learns far sooner so than from ConvNeXt's own small weights."""
+    for module in trunk.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def _check_multiple(name: str, size: int, divisor_name: str, divisor: int) -> None:
