@@ -1,31 +1,42 @@
 """CLIP's image towers as backbones: feature maps of any input size, and masks pooled from them.
 
-FC-CLIP (Yu et al., NeurIPS 2023), section 3.3: the features of a frozen convolutional CLIP, from
-which the mask pooling below makes embeddings in CLIP's joint space.
+FC-CLIP (Yu et al., NeurIPS 2023), section 3.3: the features of a frozen CLIP, from which mask
+pooling makes embeddings in CLIP's joint space.
 """
 
 import copy
-from typing import Any
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovseg_cli.clip.dense_convnext import ConvNextTower
+from ovseg_cli.clip.dense_resnet import ResNetTower
+from ovseg_cli.clip.dense_transformer import TransformerTower
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.errors import CheckpointError
-from ovseg_cli.structures import EncodedImage, FramedImage
+from ovseg_cli.structures import EncodedImage, Frame, FramedImage
 
-SMALLEST_AREA = 1e-8  # as released: an empty mask pools to the zero vector
+TOWERS = (ConvNextTower, ResNetTower, TransformerTower)
+FOUR_STRIDES = (4, 8, 16, 32)
 
 
 class DenseClip(nn.Module):
-    """A convolutional image tower: four feature maps, and mask pooling of the last one.
+    """An image tower's feature maps, and mask pooling of the last one.
+
+    A frozen tower is the CLIP's own, without gradient and in evaluation mode whatever mode this
+    module is in; it is no part of this module's state dict and parameters, but moves with it.
 
     Args:
-        clip: with a ConvNeXt or a ResNet image tower.
-        trainable: False shares the CLIP's own tower, frozen and in evaluation mode always; True
-            copies it, to be trained (FC-CLIP's table 6).
+        clip: its image tower is a ConvNeXt or a ResNet, with four levels at strides 4, 8, 16 and
+            32, or a plain vision transformer, with one level of its patches.
+        trainable: False shares the CLIP's own tower; True copies it, to be trained (FC-CLIP's
+            table 6).
 
     Raises:
         CheckpointError: the image tower is of another kind.
@@ -37,56 +48,64 @@ class DenseClip(nn.Module):
     def __init__(self, clip: ClipEncoder, *, trainable: bool = False) -> None:
         super().__init__()
         visual = clip.model.visual
-        self.is_convnext = hasattr(visual, "trunk") and hasattr(visual.trunk, "stages")
-        if not self.is_convnext and not hasattr(visual, "layer4"):
+        kind = next((kind for kind in TOWERS if kind.fits(visual)), None)
+        if kind is None:
             raise CheckpointError(
-                f"clip: the image tower is a {type(visual).__name__}, and dense features at four "
-                "strides need a convolutional one; choose one such as convnext_large_d_320 or "
-                "RN50-quickgelu"
+                f"clip: dense features need a ConvNeXt, a ResNet or a plain vision transformer, "
+                f"and this image tower is a {type(visual).__name__} of another kind; choose one "
+                "such as convnext_large_d_320 or RN50-quickgelu"
             )
         self.trainable = trainable
-        self.visual: Any = copy.deepcopy(visual) if trainable else visual
-        self.visual.requires_grad_(trainable)
+        if trainable:
+            visual = self.visual = copy.deepcopy(visual)
+        self.tower = kind(visual.requires_grad_(trainable))
         self.register_buffer("mean", 255 * clip.mean, persistent=False)
         self.register_buffer("std", 255 * clip.std, persistent=False)
 
-    def train(self, mode: bool = True) -> "DenseClip":
-        """Training mode for a trainable tower alone."""
-        return super().train(mode and self.trainable)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DenseClip":
+        if not self.trainable:
+            cast(Any, self.tower.visual)._apply(fn, recurse)
+        super()._apply(fn, recurse)
+        return self
 
     @property
-    def channels(self) -> tuple[int, ...]:
-        """Channels of each level, fine to coarse."""
-        if self.is_convnext:
-            return tuple(info["num_chs"] for info in self.visual.trunk.feature_info)
-        width = self.visual.layer1[-1].conv3.out_channels
-        return (width, 2 * width, 4 * width, 8 * width)
+    def stride(self) -> int:
+        """Pixels of the last level's cells; heights and widths must be multiples of it."""
+        return self.tower.strides[-1]
+
+    @property
+    def channels(self) -> tuple[int, int, int, int]:
+        """Channels of the levels at strides 4, 8, 16 and 32.
+
+        Raises:
+            CheckpointError: the tower has no such levels.
+        """
+        if self.tower.strides != FOUR_STRIDES:
+            raise CheckpointError(
+                f"clip: the image tower is a {type(self.tower.visual).__name__}, and a backbone "
+                "needs features at four strides; choose a convolutional CLIP such as "
+                "convnext_large_d_320 or RN50-quickgelu"
+            )
+        first, second, third, fourth = self.tower.channels
+        return first, second, third, fourth
 
     def levels(self, normalised: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
-        """Feature maps at strides 4, 8, 16 and 32; without gradient unless the tower is trainable.
+        """Feature maps, fine to coarse; without gradient unless the tower is trainable.
 
         Args:
-            normalised: from `normalise`; height and width multiples of 32.
+            normalised: from `normalise`; height and width multiples of `stride`.
         """
-        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
-            if self.is_convnext:
-                trunk = self.visual.trunk
-                features, stages = trunk.stem(normalised), trunk.stages
-            else:
-                visual = self.visual
-                features = visual.stem(normalised)
-                stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
-            found = []
-            for stage in stages:
-                features = stage(features)
-                found.append(features)
-            return tuple(found)
+        if self.trainable:
+            return self.tower.levels(normalised)
+        self.tower.visual.eval()  # the CLIP may be part of what is trained
+        with torch.no_grad():
+            return self.tower.levels(normalised)
 
     def normalise(self, framed: FramedImage) -> Float[Tensor, "3 H W"]:
         """The image less CLIP's mean, by CLIP's deviation; padding is zero, as released.
 
         Args:
-            framed: padded to multiples of 32.
+            framed: of any size.
         """
         height, width = framed.frame.resized
         image = framed.pixels[:, :height, :width].to(self.mean.device)
@@ -99,35 +118,48 @@ class DenseClip(nn.Module):
         """The levels of one image, those that it carries if it does.
 
         Args:
-            framed: padded to multiples of 32.
+            framed: of any size; one that is padded to other multiples than the tower's is
+                resampled to the nearest ones, and the levels cover the same area.
         """
         if framed.encoded is not None and not self.trainable:
             return framed.encoded
+        if any(side % self.stride for side in framed.frame.padded):
+            framed = resampled(framed, 1.0, self.stride)
         levels = self.levels(self.normalise(framed)[None])
         return EncodedImage(tuple(level[0] for level in levels))
 
     def pool(
-        self, dense: Float[Tensor, "B C h w"], masks: Bool[Tensor, "B N h w"]
+        self,
+        dense: Float[Tensor, "B C h w"],
+        masks: Bool[Tensor, "B N h w"] | Float[Tensor, "B N h w"],
     ) -> Float[Tensor, "B N D"]:
         """Embeddings of masks in the joint space, not normalised.
 
-        A ConvNeXt's are the mean of the features inside, then its norm and head; an empty mask
-        pools to the zero vector, which gives the same embedding for any image.
+        Empty masks get an embedding that says nothing of what is where: see the towers.
 
         Args:
             dense: the last level.
-            masks: True inside.
+            masks: True inside, or weights of at least 0.
         """
-        inside = masks.to(dense.dtype)
-        sums = torch.einsum("bchw,bnhw->bnc", dense, inside)
-        means = sums / (inside.sum((2, 3))[..., None] + SMALLEST_AREA)
-        trunk = self.visual.trunk
-        normed = F.layer_norm(
-            means,
-            means.shape[-1:],
-            trunk.head.norm.weight,
-            trunk.head.norm.bias,
-            trunk.head.norm.eps,
-        )
-        embeddings: Tensor = self.visual.head(normed)
-        return embeddings
+        return self.tower.pool(dense, masks.to(dense.dtype))
+
+
+def resampled(framed: FramedImage, scale: float, divisor: int) -> FramedImage:
+    """The same area at another size, to the nearest multiples: each side by its own factor.
+
+    Args:
+        framed: its dense features are left behind.
+        scale: new sides in old ones.
+        divisor: of the new padded height and width.
+    """
+    old = framed.frame
+    height, width = (max(1, round(side * scale / divisor)) * divisor for side in old.padded)
+    inner = [
+        max(1, math.floor(inside * new / side + 0.5))
+        for inside, side, new in zip(old.resized, old.padded, (height, width), strict=True)
+    ]
+    image = framed.pixels[None, :, : old.resized[0], : old.resized[1]]
+    pixels = F.interpolate(image, (inner[0], inner[1]), mode="bilinear", antialias=True)[0]
+    padded = F.pad(pixels, (0, width - inner[1], 0, height - inner[0]))
+    frame = Frame(padded=(height, width), resized=(inner[0], inner[1]), original=old.original)
+    return replace(framed, pixels=padded, frame=frame, encoded=None)

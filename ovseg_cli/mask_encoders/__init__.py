@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
+from ovseg_cli.mask_encoders.mask_pooling import MaskPooling
 from ovseg_cli.mask_encoders.masked_crops import MaskedCrops
 from ovseg_cli.mask_encoders.relative_mask_attention import RelativeMaskAttention
 from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals
@@ -22,6 +23,7 @@ class MaskEncoder(Protocol):
 
 MASK_ENCODERS: dict[str, Callable[..., MaskEncoder]] = {
     "mask_class_tokens": MaskClassTokens,
+    "mask_pooling": MaskPooling,
     "masked_crops": MaskedCrops,
     "relative_mask_attention": RelativeMaskAttention,
 }
