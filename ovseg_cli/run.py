@@ -138,14 +138,20 @@ class Run:
             maker = MAKERS.get((kind, name)) or MAKERS.get((kind, series))
             mend = f"; make it with '{maker} --run {self.path}'" if maker else ""
             raise RunError(f"{self.path}: has no {kind}/{name}.safetensors{mend}")
-        path = self.artifact_path(kind, name)
+        return load_tensors(self.artifact_path(kind, name)), self.artifact_model(kind, name)
+
+    def artifact_model(self, kind: str, name: str) -> dict[str, Any]:
+        """The model description of an artifact that is there.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        path = self.artifact_path(kind, name).with_suffix(".json")
         try:
-            model = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            model: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise CheckpointError(
-                f"{path.with_suffix('.json')}: damaged; run the stage that made it again"
-            ) from error
-        return load_tensors(path), model
+            raise CheckpointError(f"{path}: damaged; run the stage that made it again") from error
+        return model
 
     def newest(self, kind: str) -> str | None:
         """The name of the newest artifact of a kind that the manifest knows and that stands."""

@@ -12,9 +12,10 @@ from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.loading import clip_from_artifact, load_open_clip, load_weights
 from ovseg_cli.errors import CheckpointError
 from ovseg_cli.mask_encoders import MASK_ENCODERS, MaskEncoder, TunedEncoder, tuned_artifact
-from ovseg_cli.proposers import FREE_OPTIONS, PROPOSERS, Mask2Former, MaskRcnn
+from ovseg_cli.proposers import FREE_OPTIONS, PROPOSERS, LearnedProposer
 from ovseg_cli.recipe import Recipe, build, choose, options_for
 from ovseg_cli.run import Run
+from ovseg_cli.structures import Vocabulary
 
 DEFAULT_ENCODER = {"name": "mask_class_tokens"}
 
@@ -62,7 +63,7 @@ def proposer_of(
     device: torch.device,
     name: str | None = None,
     clip: ClipEncoder | None = None,
-) -> Mask2Former | MaskRcnn:
+) -> LearnedProposer:
     """The recipe's proposer, frozen, with weights from the run directory.
 
     Args:
@@ -74,7 +75,8 @@ def proposer_of(
 
     Raises:
         RunError: the run directory has no proposals artifact.
-        CheckpointError: weights that are damaged or of another model than the recipe's.
+        CheckpointError: weights that are damaged, of another model than the recipe's, or trained on
+            an earlier CLIP.
     """
     name = name or proposals_name(run, recipe)
     tensors, model = run.load_artifact("proposals", name)
@@ -82,7 +84,10 @@ def proposer_of(
     target, options = choose("proposer", section, PROPOSERS)
     if model.get("options"):
         _check_trained(model, section, source)
-    parts = {"clip": clip or clip_of(run, recipe)} if takes_clip(target) else {}
+    parts = {}
+    if takes_clip(target):
+        _check_same_clip(run, f"proposals/{name}", source, "trained", "train-proposals")
+        parts["clip"] = clip or clip_of(run, recipe)
     proposer = build("proposer", options, target, **parts)
     load_weights(proposer, tensors, source=source)
     return proposer.to(device).eval().requires_grad_(False)
@@ -91,6 +96,14 @@ def proposer_of(
 def takes_clip(target: Callable[..., Any]) -> bool:
     """Whether a part is built on a CLIP."""
     return "clip" in inspect.signature(target).parameters
+
+
+def _check_same_clip(run: Run, artifact: str, source: str, made: str, command: str) -> None:
+    if "clip/base" in run.changed_inputs(artifact):
+        raise CheckpointError(
+            f"{source}: {made} for an earlier clip/base; make it for the new one with "
+            f"'ovseg {command} --run {run.path}'"
+        )
 
 
 def _check_trained(model: dict[str, Any], section: dict[str, Any], source: str) -> None:
@@ -110,7 +123,50 @@ def _every_option(section: dict[str, Any]) -> dict[str, Any]:
     target, options = choose("proposer", section, PROPOSERS)
     parameters = inspect.signature(target).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.name != "clip"}
-    return {"name": section["name"], **defaults, **options_for("proposer", options, target)}
+    given = options_for("proposer", options, target, given=("clip",))
+    return {"name": section["name"], **defaults, **given}
+
+
+def vocabulary_json(vocabulary: Vocabulary) -> dict[str, Any]:
+    """What an artifact's JSON says of the classes that it was trained with.
+
+    Args:
+        vocabulary: the classes whose masks were learned.
+    """
+    return {
+        "names": list(vocabulary.names),
+        "synonyms": [list(words) for words in vocabulary.synonyms],
+        "is_thing": list(vocabulary.is_thing),
+    }
+
+
+def training_vocabulary(run: Run, recipe: Recipe) -> Vocabulary | None:
+    """The classes that the proposals' training had masks of; None where nothing says so.
+
+    Args:
+        run: holds the proposals.
+        recipe: says which, where it is not the newest.
+
+    Raises:
+        CheckpointError: the artifact's JSON is damaged.
+    """
+    name = proposals_name(run, recipe)
+    if not run.has_artifact("proposals", name):
+        return None
+    words = run.artifact_model("proposals", name).get("vocabulary")
+    if words is None:
+        return None
+    try:
+        return Vocabulary(
+            names=tuple(words["names"]),
+            synonyms=tuple(tuple(of_one) for of_one in words["synonyms"]),
+            is_thing=tuple(words["is_thing"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{run.artifact_path('proposals', name).with_suffix('.json')}: its 'vocabulary' cannot "
+            f"be read ({error}); train again with 'ovseg train-proposals --run {run.path}'"
+        ) from error
 
 
 def mask_encoder_of(
@@ -141,11 +197,7 @@ def mask_encoder_of(
     if name is not None and isinstance(encoder, TunedEncoder):
         tensors, _ = run.load_artifact("clip", name)
         source = str(run.artifact_path("clip", name))
-        if "clip/base" in run.changed_inputs(f"clip/{name}"):
-            raise CheckpointError(
-                f"{source}: tuned for an earlier clip/base; tune the new one with "
-                f"'ovseg tune-clip --run {run.path}'"
-            )
+        _check_same_clip(run, f"clip/{name}", source, "tuned", "tune-clip")
         encoder.load_tuned_tensors(tensors, source=source)
     if isinstance(encoder, nn.Module):
         encoder.to(device).eval()

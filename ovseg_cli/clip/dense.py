@@ -36,7 +36,7 @@ class DenseClip(nn.Module):
         clip: its image tower is a ConvNeXt or a ResNet, with four levels at strides 4, 8, 16 and
             32, or a plain vision transformer, with one level of its patches.
         trainable: False shares the CLIP's own tower; True copies it, to be trained (FC-CLIP's
-            table 6).
+            table 6), all but what no level reads, the step into the joint space.
 
     Raises:
         CheckpointError: the image tower is of another kind.
@@ -58,7 +58,9 @@ class DenseClip(nn.Module):
         self.trainable = trainable
         if trainable:
             visual = self.visual = copy.deepcopy(visual)
-        self.tower = kind(visual.requires_grad_(trainable))
+        self.tower = kind(visual.requires_grad_(False))
+        for name, parameter in visual.named_parameters():
+            parameter.requires_grad_(trainable and not name.startswith(self.tower.unread))
         self.register_buffer("mean", 255 * clip.mean, persistent=False)
         self.register_buffer("std", 255 * clip.std, persistent=False)
 

@@ -18,6 +18,7 @@ class ConvNextTower:
     """
 
     strides = (4, 8, 16, 32)
+    unread = ("trunk.norm_pre.", "trunk.head.", "head.")  # parameters that no level depends on
 
     def __init__(self, visual: Any) -> None:
         self.visual = visual

@@ -19,6 +19,7 @@ class ResNetTower:
     """
 
     strides = (4, 8, 16, 32)
+    unread = ("attnpool.",)  # parameters that no level depends on
 
     def __init__(self, visual: Any) -> None:
         self.visual = visual

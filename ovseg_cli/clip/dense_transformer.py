@@ -18,6 +18,8 @@ class TransformerTower:
         visual: open_clip's vision transformer.
     """
 
+    unread = ("ln_post.", "proj")  # parameters that no level depends on
+
     def __init__(self, visual: Any) -> None:
         self.visual = visual
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..structures import FramedImage, Proposals
 from . import mask_rcnn
 from .ground_truth import ground_truth_proposals
-from .mask2former import Mask2Former
+from .mask2former import ClipMask2Former, Mask2Former
 from .mask_rcnn import MaskRcnn
 
 
@@ -35,18 +35,23 @@ class TrainableProposer(Proposer, Protocol):
         ...
 
 
-PROPOSERS: dict[str, Callable[..., Mask2Former | MaskRcnn]] = {
+LearnedProposer = Mask2Former | ClipMask2Former | MaskRcnn
+PROPOSERS: dict[str, Callable[..., LearnedProposer]] = {
     "mask2former": Mask2Former,
+    "clip_mask2former": ClipMask2Former,
     "mask_rcnn": MaskRcnn,
 }
 FREE_OPTIONS: dict[str, tuple[str, ...]] = {  # those that weights do not depend on
     "mask2former": (),
+    "clip_mask2former": (),
     "mask_rcnn": mask_rcnn.FREE_OPTIONS,
 }
 
 __all__ = [
     "FREE_OPTIONS",
     "PROPOSERS",
+    "ClipMask2Former",
+    "LearnedProposer",
     "Mask2Former",
     "MaskRcnn",
     "Proposer",

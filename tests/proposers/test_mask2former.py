@@ -43,7 +43,7 @@ def test_it_agrees_with_the_plain_model_layer_by_layer(model):
         expected = plain.predictions(model, images)
     assert len(found) == len(expected) == 5
     for ours, theirs in zip(found, expected, strict=True):
-        assert torch.allclose(ours.class_logits, theirs[0], atol=1e-4)
+        assert torch.allclose(ours.classes, theirs[0], atol=1e-4)
         assert torch.allclose(ours.mask_logits, theirs[1], atol=1e-4)
 
 
@@ -165,7 +165,7 @@ def test_backbone_weights_come_from_a_file_of_torchvisions_layout(tmp_path):
     load_backbone(target, str(tmp_path / "resnet18.pth"), architecture="resnet18")
     assert torch.equal(target.conv1.weight, source.conv1.weight)
     deeper = ResNet(*BACKBONES["resnet50"])
-    with pytest.raises(CheckpointError, match=r"resnet18.pth: layer1.0.*another model"):
+    with pytest.raises(CheckpointError, match=r"resnet18.pth: weights of another model.*layer1.0"):
         load_backbone(deeper, str(tmp_path / "resnet18.pth"), architecture="resnet50")
     with pytest.raises(CheckpointError, match=r"missing.pth: cannot be read"):
         load_backbone(target, str(tmp_path / "missing.pth"), architecture="resnet18")

@@ -75,13 +75,13 @@ def test_the_decoders_agree_with_the_released_code(case):
         assert torch.allclose(level, tensors[f"mid.multi_scale_{index}"], **TOLERANCE)
     for index, prediction in enumerate(predictions[:-1]):
         assert torch.allclose(
-            prediction.class_logits, tensors[f"mid.aux_logits_{index}"], **TOLERANCE
+            prediction.classes, tensors[f"mid.aux_logits_{index}"], **TOLERANCE
         )
         if f"mid.aux_masks_{index}" in tensors:
             expected = tensors[f"mid.aux_masks_{index}"]
             assert torch.allclose(prediction.mask_logits, expected, **TOLERANCE)
     final = predictions[-1]
-    assert torch.allclose(final.class_logits, tensors["output.pred_logits"], **TOLERANCE)
+    assert torch.allclose(final.classes, tensors["output.pred_logits"], **TOLERANCE)
     assert torch.allclose(final.mask_logits, tensors["output.pred_masks"], **TOLERANCE)
 
 
@@ -91,7 +91,7 @@ def test_skipping_the_intermediate_masks_changes_nothing(case):
     head = head_of(tensors, heads=int(metadata["heads"]))
     _, (final,) = predicted(head, tensors, every_layer=False)
     assert torch.allclose(final.mask_logits, tensors["output.pred_masks"], **TOLERANCE)
-    assert torch.allclose(final.class_logits, tensors["output.pred_logits"], **TOLERANCE)
+    assert torch.allclose(final.classes, tensors["output.pred_logits"], **TOLERANCE)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from .clip_class_head import ClipClassHead
 from .pixel_decoder import LEVELS, DecodedPixels
 from .positions import sine_positions
 
@@ -21,11 +22,12 @@ class MaskPredictions(NamedTuple):
     """One prediction of every query.
 
     Attributes:
-        class_logits: (B, Q, K+1) the last is no object.
+        classes: (B, Q, K+1) class logits, the last is no object; from a class head in CLIP's space
+            (B, Q, D) embeddings.
         mask_logits: (B, Q, H/4, W/4) above 0 is inside.
     """
 
-    class_logits: Float[Tensor, "B Q K"]
+    classes: Float[Tensor, "B Q _"]
     mask_logits: Float[Tensor, "B Q h w"]
 
 
@@ -107,7 +109,10 @@ class MaskDecoder(nn.Module):
         layers: decoder layers.
         heads: attention heads.
         feedforward_dim: hidden channels of the feed-forward networks.
+        class_head: embeds masks in CLIP's space, instead of `classes`.
     """
+
+    class_head: nn.Linear | ClipClassHead
 
     def __init__(
         self,
@@ -119,6 +124,7 @@ class MaskDecoder(nn.Module):
         layers: int = 9,
         heads: int = 8,
         feedforward_dim: int = 2048,
+        class_head: ClipClassHead | None = None,
     ) -> None:
         super().__init__()
         self.query_features = nn.Embedding(queries, hidden_dim)
@@ -129,7 +135,7 @@ class MaskDecoder(nn.Module):
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(hidden_dim)
-        self.class_head = nn.Linear(hidden_dim, classes + 1)
+        self.class_head = class_head or nn.Linear(hidden_dim, classes + 1)
         self.mask_head = nn.Sequential(
             nn.Linear(hidden_dim, hidden_dim),
             nn.ReLU(inplace=True),
@@ -185,6 +191,8 @@ class MaskDecoder(nn.Module):
         self, normed: Tensor, embeddings: Tensor, mask_features: Tensor
     ) -> MaskPredictions:
         masks = torch.einsum("bqc,bchw->bqhw", embeddings, mask_features)
+        if isinstance(self.class_head, ClipClassHead):
+            return MaskPredictions(self.class_head(normed, masks, mask_features), masks)
         return MaskPredictions(self.class_head(normed), masks)
 
 

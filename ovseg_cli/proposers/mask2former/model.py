@@ -62,11 +62,7 @@ class Mask2Former(nn.Module):
         feedforward_dim: PositiveInt = 2048,
     ) -> None:
         super().__init__()
-        if hidden_dim % GROUPS or hidden_dim % heads:
-            raise RecipeError(
-                f"[proposer] hidden_dim: {hidden_dim} is not a multiple of {GROUPS} and of heads "
-                f"({heads}); choose one that is"
-            )
+        check_hidden_dim(hidden_dim, heads)
         block, depths = BACKBONES[backbone]
         self.backbone = ResNet(block, depths, width=backbone_width, norm=backbone_norm)
         self.pixel_decoder = PixelDecoder(
@@ -109,9 +105,7 @@ class Mask2Former(nn.Module):
         Raises:
             ValueError: height or width is no multiple of 32.
         """
-        if normalised.shape[-2] % STRIDE or normalised.shape[-1] % STRIDE:
-            size = tuple(normalised.shape[-2:])
-            raise ValueError(f"image size {size}: not multiples of {STRIDE}")
+        check_size((normalised.shape[-2], normalised.shape[-1]))
         pixels = self.pixel_decoder(self.backbone(normalised))
         predictions: list[MaskPredictions] = self.mask_decoder(pixels, every_layer=every_layer)
         return predictions
@@ -144,8 +138,38 @@ class Mask2Former(nn.Module):
 
     def _proposals(self, normalised: Tensor, frame: Frame) -> list[Proposals]:
         final = self.predictions(normalised)[-1]
-        scores = final.class_logits.float().softmax(-1)[..., 0]
+        scores = final.classes.float().softmax(-1)[..., 0]
         return [
             Proposals(masks.float(), frame, image_scores)
             for masks, image_scores in zip(final.mask_logits, scores, strict=True)
         ]
+
+
+def check_hidden_dim(hidden_dim: int, heads: int) -> None:
+    """Refuses a width that group norms or attention heads cannot share out.
+
+    Args:
+        hidden_dim: channels of both decoders.
+        heads: attention heads of both decoders.
+
+    Raises:
+        RecipeError: it is no multiple of both.
+    """
+    if hidden_dim % GROUPS or hidden_dim % heads:
+        raise RecipeError(
+            f"[proposer] hidden_dim: {hidden_dim} is not a multiple of {GROUPS} and of heads "
+            f"({heads}); choose one that is"
+        )
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Refuses images whose coarsest level would not be whole.
+
+    Args:
+        size: height and width in pixels.
+
+    Raises:
+        ValueError: one of them is no multiple of 32.
+    """
+    if size[0] % STRIDE or size[1] % STRIDE:
+        raise ValueError(f"image size {size}: not multiples of {STRIDE}")
