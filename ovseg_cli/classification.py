@@ -1,20 +1,69 @@
 """From embeddings to class probabilities.
 
 MasQCLIP (Xu et al., ICCV 2023), section 3: cosine logits over the classes and a background word,
-times the object score; the background's share is dropped and not given to the classes.
+times the object score; the background's share is dropped and not given to the classes. FC-CLIP (Yu
+et al., NeurIPS 2023), section 3.3: a second classifier beside it, and the ensemble of the two.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from ovseg_cli.ensemble import Mean, ensemble_log_probabilities, ensemble_weights
+from ovseg_cli.errors import RecipeError
+from ovseg_cli.recipe import Share
 from ovseg_cli.structures import EncodedMasks, Proposals, TextEmbeddings
 
 Synonyms = Literal["mean", "max"]
+Classifier = Literal["out_of_vocabulary", "in_vocabulary"]
+
+
+@dataclass(frozen=True)
+class ClassTexts:
+    """A vocabulary's texts, made ready once for the masks of any number of images.
+
+    Attributes:
+        rows: (T, D) of unit length, a class's texts one after the other.
+        counts: (K,) how many each class has; None where every class has one.
+        has_background: True where the last class is the background.
+    """
+
+    rows: Float[Tensor, "T D"]
+    counts: Int[Tensor, " K"] | None = None
+    has_background: bool = False
+
+    def logits(self, mask_embeddings: Float[Tensor, "N D"], scale: float) -> Float[Tensor, "N K"]:
+        """Scaled cosine of every mask with every class, the best of the class's texts.
+
+        Args:
+            mask_embeddings: (N, D) one a mask, of any length.
+            scale: CLIP's temperature.
+        """
+        logits = scale * F.normalize(mask_embeddings, dim=-1) @ self.rows.T  # (N, T)
+        if self.counts is None:
+            return logits
+        lengths = self.counts.expand(len(logits), -1).contiguous()
+        return torch.segment_reduce(logits, "max", lengths=lengths, axis=1)
+
+
+def class_texts(text_embeddings: TextEmbeddings, synonyms: Synonyms = "mean") -> ClassTexts:
+    """The texts as rows of unit length.
+
+    Args:
+        text_embeddings: one a text, of any length.
+        synonyms: `mean` averages a class's texts before normalising (MasQCLIP), `max` keeps them,
+            so that each mask takes the best of them (FC-CLIP).
+    """
+    has_background = text_embeddings.has_background
+    if synonyms == "mean":
+        return ClassTexts(class_embeddings(text_embeddings), None, has_background)
+    rows = F.normalize(text_embeddings.embeddings, dim=-1)
+    counts = text_embeddings.class_of.bincount()
+    return ClassTexts(rows, counts if len(counts) < len(rows) else None, has_background)
 
 
 def class_logits(
@@ -30,17 +79,9 @@ def class_logits(
         mask_embeddings: (N, D) one a mask, of any length.
         text_embeddings: one a text, of any length.
         scale: CLIP's temperature; MasQCLIP's is 100.
-        synonyms: `mean` averages a class's texts before normalising (MasQCLIP), `max` takes the
-            best of them for each mask (FC-CLIP).
+        synonyms: see `class_texts`.
     """
-    masks = F.normalize(mask_embeddings, dim=-1)
-    class_of = text_embeddings.class_of
-    classes = int(class_of[-1]) + 1
-    if synonyms == "mean":
-        return scale * masks @ class_embeddings(text_embeddings).T
-    logits = scale * masks @ F.normalize(text_embeddings.embeddings, dim=-1).T  # (N, T)
-    best = logits.new_full((len(masks), classes), -torch.inf)
-    return best.scatter_reduce(1, class_of.expand(len(masks), -1), logits, "amax")
+    return class_texts(text_embeddings, synonyms).logits(mask_embeddings, scale)
 
 
 def class_embeddings(text_embeddings: TextEmbeddings) -> Float[Tensor, "K D"]:
@@ -72,8 +113,7 @@ def class_log_probabilities(
         log_probabilities = log_probabilities[:, :-1]
     if object_scores is None:
         return log_probabilities
-    floor = torch.finfo(object_scores.dtype).tiny
-    return log_probabilities + object_scores.clamp(min=floor).log()[:, None]
+    return log_probabilities + _log_scores(object_scores)
 
 
 def class_probabilities(
@@ -95,37 +135,240 @@ def class_probabilities(
 
 
 @dataclass(frozen=True)
+class ClassifierLogits:
+    """What the classifiers say of N masks, before any softmax: enough to combine them again.
+
+    Attributes:
+        in_vocabulary: (N, K+1) scaled, the void's column last; None where nothing gives them.
+        out_of_vocabulary: (N, K) scaled, or (N, K+1) with a background.
+        has_background: whether the last column of `out_of_vocabulary` is the background's.
+        valid: (N,) False where the out-of-vocabulary encoder has nothing to say about a mask.
+        object_scores: (N,) 0 to 1.
+    """
+
+    in_vocabulary: Float[Tensor, "N K1"] | None
+    out_of_vocabulary: Float[Tensor, "N K2"]
+    has_background: bool
+    valid: Bool[Tensor, " N"]
+    object_scores: Float[Tensor, " N"]
+
+    @property
+    def classes(self) -> int:
+        """K, the number of classes without void and background."""
+        return self.out_of_vocabulary.shape[1] - self.has_background
+
+    def of_classes(self, classes: Bool[Tensor, " K"]) -> "ClassifierLogits":
+        """The columns of some classes, and those of the void and the background.
+
+        Args:
+            classes: (K,) True for those that stay.
+        """
+        and_void = torch.cat([classes, classes.new_ones(1)])
+        ours = self.in_vocabulary
+        return replace(
+            self,
+            in_vocabulary=None if ours is None else ours[:, and_void],
+            out_of_vocabulary=self.out_of_vocabulary[
+                :, and_void if self.has_background else classes
+            ],
+        )
+
+
+@dataclass(frozen=True)
 class Classification:
     """How a recipe classifies masks.
 
+    The out-of-vocabulary classifier is the mask encoder's; the in-vocabulary one is that of the
+    proposer's own embeddings, or of the encoder in the recipe's section `in_vocabulary`.
+
     Attributes:
-        scale: CLIP's temperature.
+        scale: CLIP's temperature: a number, or `clip` for what CLIP learned, 100 at most.
         background: the word that takes what is no class of the vocabulary; None for no such word.
         synonyms: `mean` of a class's texts or `max` of their logits.
         object_score: whether a proposal's object score multiplies its class probabilities.
+        classifier: which of the two speaks where there is no ensemble. Each then takes off the
+            share of its own background or void, if it has one.
+        ensemble: the mean of the two: `geometric`, `arithmetic`, or `none`. The share of the
+            in-vocabulary classifier's void is taken off whatever the weights, and a background of
+            the out-of-vocabulary one is left out. Masks that the in-vocabulary classifier does not
+            know, such as annotated ones, are left to the other.
+        alpha: the out-of-vocabulary classifier's weight on classes seen in training (FC-CLIP).
+        beta: its weight on the others.
+        ensemble_on_valid: whether that weight is 0 on masks about which the encoder has nothing to
+            say (FC-CLIP's ResNets).
     """
 
-    scale: float = 100.0
+    scale: float | Literal["clip"] = 100.0
     background: str | None = "background"
     synonyms: Synonyms = "mean"
     object_score: bool = True
+    classifier: Classifier = "out_of_vocabulary"
+    ensemble: Mean | Literal["none"] = "none"
+    alpha: Share = 0.4
+    beta: Share = 0.8
+    ensemble_on_valid: bool = False
+
+    @property
+    def needs_in_vocabulary(self) -> bool:
+        """Whether the in-vocabulary classifier has a say."""
+        return self.ensemble != "none" or self.classifier == "in_vocabulary"
+
+    @property
+    def temperature(self) -> float:
+        """The scale as a number.
+
+        Raises:
+            ValueError: it is the CLIP's, see `with_scale_of`.
+        """
+        if self.scale == "clip":
+            raise ValueError("the scale is the CLIP's own: call with_scale_of first")
+        return self.scale
+
+    def with_scale_of(self, learned: float) -> "Classification":
+        """The same with a number as scale.
+
+        Args:
+            learned: the CLIP's own, taken where the scale is `clip`.
+        """
+        return replace(self, scale=min(learned, 100.0)) if self.scale == "clip" else self
+
+    def logits(
+        self,
+        encoded: EncodedMasks,
+        proposals: Proposals,
+        texts: ClassTexts,
+        *,
+        in_vocabulary: EncodedMasks | None = None,
+    ) -> ClassifierLogits:
+        """What both classifiers say.
+
+        Args:
+            encoded: N masks by the out-of-vocabulary encoder.
+            proposals: the same N masks, with their object scores and their own embeddings, if any.
+            texts: the vocabulary's, with the background's where this has one.
+            in_vocabulary: the same N masks by another encoder, in the place of the proposals' own
+                embeddings; its background is the void.
+        """
+        return ClassifierLogits(
+            _in_vocabulary_logits(in_vocabulary, proposals, texts, self.temperature),
+            texts.logits(encoded.embeddings, self.temperature),
+            texts.has_background,
+            encoded.valid,
+            proposals.scores,
+        )
+
+    def combine(
+        self,
+        logits: ClassifierLogits,
+        *,
+        seen: Bool[Tensor, " K"] | None = None,
+        classes: Bool[Tensor, " K"] | None = None,
+    ) -> Float[Tensor, "N K"]:
+        """The class probabilities of N masks; runs no network.
+
+        Args:
+            logits: what the classifiers say.
+            seen: (K,) True where training had masks of a class; not needed where alpha is beta.
+            classes: (K,) True for the classes that there are to choose from, before every softmax;
+                the others get 0. None for all.
+
+        Raises:
+            RecipeError: an ensemble that needs to know which classes were seen.
+        """
+        if classes is None:
+            return self._combined(logits, seen)
+        found = logits.out_of_vocabulary.new_zeros((len(logits.valid), logits.classes))
+        seen = None if seen is None else seen[classes]
+        found[:, classes] = self._combined(logits.of_classes(classes), seen)
+        return found
 
     def probabilities(
-        self, encoded: EncodedMasks, proposals: Proposals, text_embeddings: TextEmbeddings
+        self,
+        encoded: EncodedMasks,
+        proposals: Proposals,
+        text_embeddings: TextEmbeddings,
+        *,
+        seen: Bool[Tensor, " K"] | None = None,
+        in_vocabulary: EncodedMasks | None = None,
     ) -> Float[Tensor, "N C"]:
-        """The class probabilities of every mask, zero where the encoder found it invalid.
+        """The class probabilities of every mask.
+
+        Without an ensemble they are zero where the encoder found the mask invalid.
 
         Args:
             encoded: N masks.
             proposals: the same N masks, with their object scores.
             text_embeddings: the vocabulary's, with the background's row where this has one.
+            seen: see `combine`.
+            in_vocabulary: see `logits`.
         """
-        logits = class_logits(
-            encoded.embeddings, text_embeddings, scale=self.scale, synonyms=self.synonyms
+        texts = class_texts(text_embeddings, self.synonyms)
+        logits = self.logits(encoded, proposals, texts, in_vocabulary=in_vocabulary)
+        return self.combine(logits, seen=seen)
+
+    def _combined(
+        self, logits: ClassifierLogits, seen: Bool[Tensor, " K"] | None
+    ) -> Float[Tensor, "N K"]:
+        scores = logits.object_scores if self.object_score else None
+        ours = logits.in_vocabulary
+        if ours is None or not self.needs_in_vocabulary:
+            probabilities = class_probabilities(
+                logits.out_of_vocabulary,
+                has_background=logits.has_background,
+                object_scores=scores,
+            )
+            return probabilities * logits.valid[:, None]
+        if self.ensemble == "none":
+            return class_probabilities(ours, has_background=True, object_scores=scores)
+        found = ensemble_log_probabilities(
+            ours,
+            logits.out_of_vocabulary[:, : logits.classes],
+            self._weights(logits, seen),
+            mean=self.ensemble,
         )
-        probabilities = class_probabilities(
-            logits,
-            has_background=text_embeddings.has_background,
-            object_scores=proposals.scores if self.object_score else None,
-        )
-        return probabilities * encoded.valid[:, None]
+        return (found if scores is None else found + _log_scores(scores)).exp()
+
+    def _weights(
+        self, logits: ClassifierLogits, seen: Bool[Tensor, " K"] | None
+    ) -> Float[Tensor, "M K"]:
+        if seen is None and self.alpha != self.beta:
+            raise RecipeError(
+                f"[classification] alpha {self.alpha} and beta {self.beta}: nothing says which "
+                "classes were seen in training; set vocabulary.training to the class list of the "
+                "training, or alpha and beta to one number"
+            )
+        if seen is None:
+            seen = logits.valid.new_ones(logits.classes)
+        weights = ensemble_weights(seen, alpha=self.alpha, beta=self.beta)[None]
+        if not self.ensemble_on_valid:
+            return weights
+        return torch.where(logits.valid[:, None], weights, 0.0)
+
+
+def _in_vocabulary_logits(
+    encoded: EncodedMasks | None, proposals: Proposals, texts: ClassTexts, scale: float
+) -> Float[Tensor, "N K1"] | None:
+    if encoded is not None:
+        logits = texts.logits(encoded.embeddings, scale)
+        return logits if texts.has_background else _without_void(logits)
+    if proposals.embeddings is None:
+        return None
+    embeddings = proposals.embeddings.float()
+    own = scale if proposals.logit_scale is None else proposals.logit_scale
+    logits = texts.logits(embeddings, own)
+    if texts.has_background:
+        logits = logits[:, :-1]
+    if proposals.no_object is None:
+        return _without_void(logits)
+    void = F.normalize(proposals.no_object.float()[None], dim=-1)
+    return torch.cat([logits, ClassTexts(void).logits(embeddings, own)], 1)
+
+
+def _without_void(logits: Float[Tensor, "N K"]) -> Float[Tensor, "N K1"]:
+    """A last column of probability 0."""
+    return F.pad(logits, (0, 1), value=-torch.inf)
+
+
+def _log_scores(object_scores: Float[Tensor, " N"]) -> Float[Tensor, "N 1"]:
+    floor = torch.finfo(object_scores.dtype).tiny
+    return object_scores.clamp(min=floor).log()[:, None]

@@ -9,10 +9,10 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from ovseg_cli.checkpoints.run_parts import (
@@ -20,8 +20,9 @@ from ovseg_cli.checkpoints.run_parts import (
     clip_of,
     mask_encoder_of,
     proposer_of,
+    training_vocabulary,
 )
-from ovseg_cli.classification import Classification
+from ovseg_cli.classification import Classification, ClassifierLogits, ClassTexts, class_texts
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.datasets.framing import FramingOptions, frame_image
 from ovseg_cli.device import Precision, autocast
@@ -31,6 +32,7 @@ from ovseg_cli.proposers import Proposer
 from ovseg_cli.recipe import Recipe, build
 from ovseg_cli.run import Run, file_hash
 from ovseg_cli.structures import (
+    EncodedImage,
     EncodedMasks,
     FramedImage,
     Proposals,
@@ -39,6 +41,7 @@ from ovseg_cli.structures import (
     Vocabulary,
 )
 from ovseg_cli.vocabulary.labels import parse_labels
+from ovseg_cli.vocabulary.seen_classes import with_seen
 from ovseg_cli.vocabulary.templates import TEMPLATES
 from ovseg_cli.vocabulary.text_embeddings import text_embeddings
 
@@ -53,10 +56,40 @@ class VocabularyOptions:
         labels: the words to score a dataset with, in the order of its classes, in the syntax of
             `--labels`; None for the dataset's own names.
         templates: `name_only` (MasQCLIP) or `vild`, 14 sentences a name.
+        training: the words of the classes that training had masks of, in the syntax of `--labels`,
+            where the proposals do not say themselves; those that a list calls seen, if it does.
     """
 
     labels: str | None = None
     templates: Literal["name_only", "vild"] = "name_only"
+    training: str | None = None
+
+
+class DenseEncoder(Protocol):
+    """Encodes an image for several parts: CLIP's dense features."""
+
+    def encode(self, framed: FramedImage) -> EncodedImage:
+        """The features of one image, without gradient."""
+        ...
+
+
+@runtime_checkable
+class ReadsDenseFeatures(Protocol):
+    """A mask encoder that reads what `dense` makes of the image; None where it shares nothing."""
+
+    @property
+    def dense(self) -> DenseEncoder | None:
+        """What reads the framed image."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What a vocabulary is to the classifiers."""
+
+    embeddings: TextEmbeddings
+    texts: ClassTexts
+    seen: Bool[Tensor, " K"] | None
 
 
 class Segmenter:
@@ -68,6 +101,8 @@ class Segmenter:
         mask_encoder: MaskEncoder,
         clip: ClipEncoder,
         *,
+        in_vocabulary: MaskEncoder | None = None,
+        training_vocabulary: Vocabulary | None = None,
         classification: Classification | None = None,
         inference: InferenceOptions | None = None,
         framing: FramingOptions | None = None,
@@ -83,7 +118,9 @@ class Segmenter:
             proposer: finds masks; None if masks are always handed in.
             mask_encoder: brings masks into the space of the texts.
             clip: its text tower brings words into the same space.
-            classification: scale, background word, synonyms, object score.
+            in_vocabulary: a second mask encoder, in the place of the proposals' own embeddings.
+            training_vocabulary: the classes that training had masks of, if that is known.
+            classification: scale, background word, synonyms, object score, ensemble.
             inference: thresholds.
             framing: the size at which the networks see images.
             vocabulary: the templates around words.
@@ -93,14 +130,15 @@ class Segmenter:
             text_key: tells this text tower from others in that folder.
         """
         self.proposer, self.mask_encoder, self.clip = proposer, mask_encoder, clip
-        self.classification = classification or Classification()
+        self.in_vocabulary, self.training_vocabulary = in_vocabulary, training_vocabulary
+        self.classification = (classification or Classification()).with_scale_of(clip.logit_scale)
         self.inference = inference or InferenceOptions()
         self.framing = framing or FramingOptions()
         self.vocabulary_options = vocabulary or VocabularyOptions()
         self.device = device or torch.device("cpu")
         self.precision = precision
         self._text_cache, self._text_key = text_cache, text_key
-        self._texts: OrderedDict[Vocabulary, TextEmbeddings] = OrderedDict()
+        self._words: OrderedDict[Vocabulary, _Words] = OrderedDict()
 
     @classmethod
     def from_run(
@@ -133,10 +171,14 @@ class Segmenter:
         clip = clip_of(run, recipe).to(device).eval()
         proposer = proposer_of(run, recipe, device=device, clip=clip) if with_proposer else None
         encoder = mask_encoder_of(run, recipe, clip, device=device)
+        section = recipe.section("in_vocabulary")
+        second = section and mask_encoder_of(run, recipe, clip, device=device, section=section)
         return cls(
             proposer,
             encoder,
             clip,
+            in_vocabulary=second or None,
+            training_vocabulary=_training_vocabulary(run, recipe, options["vocabulary"]),
             device=device,
             precision=precision,
             text_cache=text_cache,
@@ -170,13 +212,18 @@ class Segmenter:
         return self.infer(encoded, probabilities, proposals, words, tasks=tasks)
 
     def frame(self, image: UInt8[Tensor, "3 H W"]) -> FramedImage:
-        """The image as the networks see it, on their device.
+        """The image as the networks see it, on their device, encoded once for all that read it.
 
         Args:
             image: (3, H, W) RGB.
         """
         framed = frame_image(image, **asdict(self.framing))
-        return replace(framed, pixels=framed.pixels.to(self.device))
+        framed = replace(framed, pixels=framed.pixels.to(self.device))
+        for encoder in (self.mask_encoder, self.in_vocabulary):
+            if isinstance(encoder, ReadsDenseFeatures) and encoder.dense is not None:
+                with self._precision():
+                    return replace(framed, encoded=encoder.dense.encode(framed))
+        return framed
 
     def propose(self, framed: FramedImage) -> Proposals:
         """The proposer's masks.
@@ -192,6 +239,39 @@ class Segmenter:
         with self._precision():
             return self.proposer.propose(framed)
 
+    def encode(self, framed: FramedImage, proposals: Proposals) -> EncodedMasks:
+        """Masks in CLIP's space, by the mask encoder.
+
+        Args:
+            framed: from `frame`.
+            proposals: N masks of that image, from wherever.
+        """
+        return self._encoded(self.mask_encoder, framed, proposals)
+
+    def logits(
+        self,
+        framed: FramedImage,
+        proposals: Proposals,
+        vocabulary: Vocabulary,
+        *,
+        encoded: EncodedMasks | None = None,
+    ) -> ClassifierLogits:
+        """What the classifiers say of masks.
+
+        Args:
+            framed: from `frame`.
+            proposals: N masks of that image, from wherever.
+            vocabulary: K classes.
+            encoded: the same masks from `encode`, where that is done already.
+        """
+        encoded = encoded or self.encode(framed, proposals)
+        second = None
+        if self.in_vocabulary is not None:
+            second = self._encoded(self.in_vocabulary, framed, proposals)
+        texts = self._words_of(vocabulary).texts
+        proposals = replace(proposals, scores=proposals.scores.to(encoded.embeddings.device))
+        return self.classification.logits(encoded, proposals, texts, in_vocabulary=second)
+
     def classify(
         self, framed: FramedImage, proposals: Proposals, vocabulary: Vocabulary
     ) -> tuple[EncodedMasks, Float[Tensor, "N K"]]:
@@ -201,13 +281,13 @@ class Segmenter:
             framed: from `frame`.
             proposals: N masks of that image, from wherever.
             vocabulary: K classes.
+
+        Raises:
+            RecipeError: an ensemble that needs to know which classes training had masks of.
         """
-        with self._precision():
-            encoded = self.mask_encoder.encode(framed, proposals)
-        encoded = replace(encoded, embeddings=encoded.embeddings.float())
-        proposals = replace(proposals, scores=proposals.scores.to(encoded.embeddings.device))
-        texts = self.text_embeddings(vocabulary)
-        return encoded, self.classification.probabilities(encoded, proposals, texts)
+        encoded = self.encode(framed, proposals)
+        logits = self.logits(framed, proposals, vocabulary, encoded=encoded)
+        return encoded, self.classification.combine(logits, seen=self.seen(vocabulary))
 
     def infer(
         self,
@@ -247,24 +327,49 @@ class Segmenter:
         Raises:
             VocabularyError: a word is too long for the text tower.
         """
-        if vocabulary not in self._texts:
-            texts = text_embeddings(
-                vocabulary,
-                self.clip.encode_text,
-                templates=TEMPLATES[self.vocabulary_options.templates],
-                background=self.classification.background,
-                cache=self._text_cache,
-                model_key=self._text_key,
-            )
-            self._texts[vocabulary] = replace(
-                texts,
-                embeddings=texts.embeddings.to(self.device),
-                class_of=texts.class_of.to(self.device),
-            )
-        self._texts.move_to_end(vocabulary)
-        if len(self._texts) > KEPT_VOCABULARIES:
-            self._texts.popitem(last=False)
-        return self._texts[vocabulary]
+        return self._words_of(vocabulary).embeddings
+
+    def seen(self, vocabulary: Vocabulary) -> Bool[Tensor, " K"] | None:
+        """True for the classes that training had masks of; None where nothing says so.
+
+        What the vocabulary says itself counts first, then the training's words.
+
+        Args:
+            vocabulary: K classes.
+
+        Raises:
+            VocabularyError: a word is too long for the text tower.
+        """
+        return self._words_of(vocabulary).seen
+
+    def _encoded(
+        self, encoder: MaskEncoder, framed: FramedImage, proposals: Proposals
+    ) -> EncodedMasks:
+        with self._precision():
+            encoded = encoder.encode(framed, proposals)
+        return replace(encoded, embeddings=encoded.embeddings.float())
+
+    def _words_of(self, vocabulary: Vocabulary) -> _Words:
+        if vocabulary not in self._words:
+            self._words[vocabulary] = self._new_words(vocabulary)
+        self._words.move_to_end(vocabulary)
+        if len(self._words) > KEPT_VOCABULARIES:
+            self._words.popitem(last=False)
+        return self._words[vocabulary]
+
+    def _new_words(self, vocabulary: Vocabulary) -> _Words:
+        embeddings = text_embeddings(
+            vocabulary,
+            self.clip.encode_text,
+            templates=TEMPLATES[self.vocabulary_options.templates],
+            background=self.classification.background,
+            cache=self._text_cache,
+            model_key=self._text_key,
+        ).to(self.device)
+        if self.training_vocabulary is not None:
+            vocabulary = with_seen(vocabulary, self.training_vocabulary)
+        seen = torch.tensor(vocabulary.seen, device=self.device) if vocabulary.seen else None
+        return _Words(embeddings, class_texts(embeddings, self.classification.synonyms), seen)
 
     def _precision(self) -> AbstractContextManager[Any]:
         return autocast(self.device, self.precision)
@@ -283,6 +388,14 @@ def options_of(recipe: Recipe) -> dict[str, Any]:
         "vocabulary": VocabularyOptions,
     }
     return {name: build(name, recipe.section(name), kind) for name, kind in kinds.items()}
+
+
+def _training_vocabulary(run: Run, recipe: Recipe, options: VocabularyOptions) -> Vocabulary | None:
+    """What the proposals were trained on, by themselves or else by the recipe."""
+    found = training_vocabulary(run, recipe)
+    if found is None and options.training is not None:
+        return parse_labels(options.training)
+    return found
 
 
 def _text_key(run: Run, recipe: Recipe) -> str:

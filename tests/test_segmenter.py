@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_clip import tiny_clip
+from untrained_run import untrained_run
 
 from ovseg_cli.checkpoints.run_parts import artifacts_of, proposals_name
 from ovseg_cli.classification import Classification
@@ -128,10 +129,12 @@ def test_a_recipes_sections_are_checked() -> None:
 
 def test_a_run_without_artifacts_names_the_command(tmp_path: Path) -> None:
     recipe = Recipe("r", sections={"proposer": {"name": "mask2former"}})
-    with pytest.raises(RunError, match="ovseg train-proposals"):
-        Segmenter.from_run(Run(tmp_path), recipe)
     with pytest.raises(RunError, match="ovseg train-clip"):
-        Segmenter.from_run(Run(tmp_path), recipe, with_proposer=False)
+        Segmenter.from_run(Run(tmp_path), recipe)
+    run = Run(untrained_run(tmp_path))
+    run.artifact_path("proposals", "teacher").unlink()
+    with pytest.raises(RunError, match="ovseg train-proposals"):
+        Segmenter.from_run(run)
 
 
 def test_the_artifacts_of_a_recipe_are_named(tmp_path: Path) -> None:

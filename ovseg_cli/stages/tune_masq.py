@@ -45,9 +45,9 @@ def tune_masq(
     encoder_options = masq_encoder_options(recipe.section("mask_encoder"))
     _check(options, encoder_options, classification)
     dataset = dataset_of(settings, train_split(settings), part="seen")
-    encoder = MaskClassTokens(
-        clip_of(settings.run, recipe), **encoder_options, seed=recipe.seed
-    ).to(device)
+    clip = clip_of(settings.run, recipe)
+    classification = classification.with_scale_of(clip.logit_scale)
+    encoder = MaskClassTokens(clip, **encoder_options, seed=recipe.seed).to(device)
     needs_proposals = options.masks != "ground_truth"
     proposer = proposer_of(settings.run, recipe, device=device) if needs_proposals else None
     examples = MasqExamples(dataset, proposer, encoder, options=options, seed=recipe.seed)
@@ -156,7 +156,7 @@ def masq_loss(
         logits = class_logits(
             embeddings.flatten(0, 1).float(),
             text_embeddings,
-            scale=classification.scale,
+            scale=classification.temperature,
             synonyms=classification.synonyms,
         )
         loss = weighted_cross_entropy(

@@ -47,6 +47,7 @@ def tune_rma(
     check_side("tune_clip", options.image_size)
     dataset = dataset_of(settings, train_split(settings), part="seen")
     clip = clip_of(settings.run, recipe)
+    classification = classification.with_scale_of(clip.logit_scale)
     encoder = _encoder(recipe.section("mask_encoder"), clip=clip, seed=recipe.seed).to(device)
     proposer = proposer_of(settings.run, recipe, device=device)
     assert isinstance(proposer, TrainableProposer)
@@ -148,7 +149,7 @@ def _class_logits(
         logits = class_logits(
             embeddings.flatten(0, 1).float(),
             texts,
-            scale=classification.scale,
+            scale=classification.temperature,
             synonyms=classification.synonyms,
         )
     return logits.view(*embeddings.shape[:2], -1)

@@ -1,0 +1,54 @@
+"""The ensemble of an in-vocabulary and an out-of-vocabulary classifier.
+
+FC-CLIP (Yu et al., NeurIPS 2023), section 3.3 and equation 6: a geometric mean of the two class
+distributions, in which CLIP weighs little on classes that training had masks of and much on others.
+As released and not in the paper: the mean is normalised over the classes again, and the void's
+share, by the in-vocabulary classifier alone, is taken off. Everything is in log space.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Mean = Literal["geometric", "arithmetic"]
+
+
+def ensemble_weights(seen: Bool[Tensor, " K"], *, alpha: float, beta: float) -> Float[Tensor, " K"]:
+    """The out-of-vocabulary classifier's weight on each class.
+
+    Args:
+        seen: True where training had masks of the class.
+        alpha: on seen classes, 0 to 1.
+        beta: on the others, 0 to 1.
+    """
+    weight = torch.full(seen.shape, beta, device=seen.device)
+    return weight.masked_fill(seen, alpha)
+
+
+def ensemble_log_probabilities(
+    in_vocabulary: Float[Tensor, "N K1"],
+    out_of_vocabulary: Float[Tensor, "N K"],
+    weights: Float[Tensor, "#N K"],
+    *,
+    mean: Mean = "geometric",
+) -> Float[Tensor, "N K"]:
+    """Log of the class probabilities; a row's probabilities sum to one less the void's.
+
+    Finite for finite logits, however unlikely a class is to one of the two.
+
+    Args:
+        in_vocabulary: (N, K+1) logits, the void's column last.
+        out_of_vocabulary: (N, K) logits.
+        weights: (N, K) or (1, K) of the out-of-vocabulary classifier, 0 to 1.
+        mean: `geometric`, or `arithmetic` with the same weights (the paper's table 8).
+    """
+    ours = in_vocabulary[:, :-1].log_softmax(-1)
+    clips = out_of_vocabulary.log_softmax(-1)
+    if mean == "geometric":
+        mixed = (1 - weights) * ours + weights * clips
+    else:
+        mixed = torch.logaddexp((1 - weights).log() + ours, weights.log() + clips)
+    not_void = in_vocabulary.log_softmax(-1)[:, :-1].logsumexp(-1, keepdim=True)
+    return mixed.log_softmax(-1) + not_void
