@@ -65,6 +65,7 @@ class VocabularyOptions:
     training: str | None = None
 
 
+@runtime_checkable
 class DenseEncoder(Protocol):
     """Encodes an image for several parts: CLIP's dense features."""
 
