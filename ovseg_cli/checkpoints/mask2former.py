@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..clip.loading import load_weights
 from ..errors import CheckpointError
 
 _BACKBONE = (
@@ -39,7 +40,12 @@ _MASK_DECODER = (
     (r"^query_embed\.", "query_positions."),
     (r"^level_embed\.", "level_embeddings."),
     (r"^decoder_norm\.", "norm."),
+    (r"^class_embed\.layers\.0\.", "class_head.embed.0."),
+    (r"^class_embed\.layers\.1\.", "class_head.embed.2."),
+    (r"^class_embed\.layers\.2\.", "class_head.embed.4."),
     (r"^class_embed\.", "class_head."),
+    (r"^_mask_pooling_proj\.", "class_head.pooled."),
+    (r"^logit_scale$", "class_head.logit_scale"),
     (r"^mask_embed\.layers\.0\.", "mask_head.0."),
     (r"^mask_embed\.layers\.1\.", "mask_head.2."),
     (r"^mask_embed\.layers\.2\.", "mask_head.4."),
@@ -66,9 +72,9 @@ _PARTS = (
 def mask2former_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights under our names, from a state dict in the released layout (detectron2's names).
 
-    What is no part of the model (the criterion's class weights, a CLIP in the same file) is left
-    out. Files older than the published code, with `static_query` or without the `pixel_decoder`
-    prefix, are understood.
+    What is no part of backbone and decoders (the criterion's class weights) is left out. Files
+    older than the published code, with `static_query` or without the `pixel_decoder` prefix, are
+    understood.
 
     Args:
         released: tensors by released name, with or without `sem_seg_head.` in front.
@@ -105,34 +111,9 @@ def load_mask2former(model: nn.Module, released: Mapping[str, Tensor], *, source
         source: what to call the weights in errors.
 
     Raises:
-        CheckpointError: tensors are missing, or of other shapes.
-    """
-    load_exactly(model, mask2former_weights(released), source=source)
-
-
-def load_exactly(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
-    """Fills a model with weights of its own names; surplus weights are an error too.
-
-    Args:
-        model: what to fill.
-        weights: tensors by name.
-        source: what to call the weights in errors.
-
-    Raises:
         CheckpointError: tensors are missing, surplus, or of other shapes.
     """
-    wanted = model.state_dict()
-    for name in sorted(wanted.keys() | weights.keys()):
-        if name not in weights:
-            raise CheckpointError(f"{source}: {name} is missing; is it of another model?")
-        if name not in wanted:
-            raise CheckpointError(f"{source}: {name} has no place here; is it of another model?")
-        if weights[name].shape != wanted[name].shape:
-            raise CheckpointError(
-                f"{source}: {name} is {tuple(weights[name].shape)}, but the model needs "
-                f"{tuple(wanted[name].shape)}; does the recipe describe this checkpoint?"
-            )
-    model.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in weights.items()})
+    load_weights(model, mask2former_weights(released), source=source)
 
 
 _TORCHVISION = {
@@ -160,7 +141,7 @@ def load_backbone(backbone: nn.Module, weights: str, *, architecture: str) -> No
         for name, tensor in tensors.items()
         if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
     }
-    load_exactly(backbone, kept, source=f"backbone weights {weights}")
+    load_weights(backbone, kept, source=f"backbone weights {weights}")
 
 
 def _imagenet(architecture: str) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ The norms stand apart from the convolutions, deformable attention runs a `grid_s
 attention forms its weights, and every layer predicts its masks at stride 4 and then resizes them.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +17,8 @@ from ovseg_cli.proposers.mask2former.positions import sine_positions
 from ovseg_cli.proposers.mask2former.resnet import Bottleneck, ResNet
 
 from .deformable_attention import attended
+
+Predict = Callable[[MaskDecoder, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def backbone_features(backbone: ResNet, images: Tensor) -> list[Tensor]:
@@ -61,7 +65,17 @@ def decoded_pixels(decoder: PixelDecoder, features: list[Tensor]) -> DecodedPixe
     return DecodedPixels(decoder.mask_features(smooth), levels)
 
 
-def decoded_masks(decoder: MaskDecoder, pixels: DecodedPixels) -> list[tuple[Tensor, Tensor]]:
+def predicted(
+    decoder: MaskDecoder, queries: Tensor, mask_features: Tensor
+) -> tuple[Tensor, Tensor]:
+    normed = decoder.norm(queries)
+    masks = torch.einsum("bqc,bchw->bqhw", decoder.mask_head(normed), mask_features)
+    return decoder.class_head(normed), masks
+
+
+def decoded_masks(
+    decoder: MaskDecoder, pixels: DecodedPixels, predict: Predict = predicted
+) -> list[tuple[Tensor, Tensor]]:
     batch = len(pixels.mask_features)
     levels = [
         (
@@ -72,7 +86,7 @@ def decoded_masks(decoder: MaskDecoder, pixels: DecodedPixels) -> list[tuple[Ten
     ]
     queries = decoder.query_features.weight.expand(batch, -1, -1)
     places = decoder.query_positions.weight
-    predictions = [predicted(decoder, queries, pixels.mask_features)]
+    predictions = [predict(decoder, queries, pixels.mask_features)]
     for index, layer in enumerate(decoder.layers):
         tokens, positions = levels[index % 3]
         size = pixels.levels[index % 3].shape[-2:]
@@ -86,16 +100,8 @@ def decoded_masks(decoder: MaskDecoder, pixels: DecodedPixels) -> list[tuple[Ten
         read = attention(layer.self_attention, placed, placed, queries, None)
         queries = layer.self_norm(queries + read)
         queries = layer.feedforward_norm(queries + layer.feedforward(queries))
-        predictions.append(predicted(decoder, queries, pixels.mask_features))
+        predictions.append(predict(decoder, queries, pixels.mask_features))
     return predictions
-
-
-def predicted(
-    decoder: MaskDecoder, queries: Tensor, mask_features: Tensor
-) -> tuple[Tensor, Tensor]:
-    normed = decoder.norm(queries)
-    masks = torch.einsum("bqc,bchw->bqhw", decoder.mask_head(normed), mask_features)
-    return decoder.class_head(normed), masks
 
 
 def attention(
