@@ -4,12 +4,12 @@
 "couch/sofa,dog"           synonyms between slashes, the first one is shown
 "sky:stuff,sign:thing"     stuff is one region, things are counted; common stuff words are known
 "@words.txt"               a file: a line a class, the same syntax, # starts a comment
+"@names.txt"               a file of lines such as "12:couch,sofa", see class_name_files.py
 "ade20k_150"               a built-in vocabulary; all of these can be joined by commas
 """
 
 import difflib
 import os
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from pathlib import Path
 from ..errors import VocabularyError
 from ..structures import Vocabulary
 from .builtin import builtin_names, builtin_vocabulary, is_builtin, stuff_words
+from .class_name_files import class_names, is_class_name_file
+from .word_files import lines_of
 
 MAX_WORD_LENGTH = 100
 MAX_CLASSES = 20_000
-MAX_FILE_BYTES = 2_000_000
 _KINDS = {"thing": True, "stuff": False}
-_NUMBERED = re.compile(r"\d+\s*:")  # "12:couch,sofa": the prompt lists of FC-CLIP's release
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def parse_labels(text: str) -> Vocabulary:
     if is_builtin(text):
         return builtin_vocabulary(text)
     path = _label_file(text)
-    numbered = path is not None and _is_numbered(path)
+    numbered = path is not None and is_class_name_file(path)
     labels = list(_labels(text, path, numbered=numbered))
     if not labels:
         raise VocabularyError(f"{path or '--labels'}: no labels; {_HOW_TO_GIVE}")
@@ -70,7 +70,7 @@ def _label_file(text: str) -> Path | None:
 def _labels(text: str, path: Path | None, *, numbered: bool) -> Iterator[_Label]:
     if path is None:
         return _inline_labels(text)
-    return _numbered_labels(path) if numbered else _file_labels(path)
+    return _class_names(path) if numbered else _file_labels(path)
 
 
 def _inline_labels(text: str) -> Iterator[_Label]:
@@ -90,17 +90,14 @@ def _inline_labels(text: str) -> Iterator[_Label]:
 
 
 def _file_labels(path: Path) -> Iterator[_Label]:
-    for place, line in _lines(path):
+    for place, line in lines_of(path):
         yield from (_label(entry, place) for entry in line.split(","))
 
 
-def _numbered_labels(path: Path) -> Iterator[_Label]:
-    for place, line in _lines(path):
-        if not _NUMBERED.match(line):
-            raise VocabularyError(f"{place}: 'number:name,synonym' is expected, as in other lines")
-        words = line.split(":", 1)[1]
-        if words.strip() != "invalid_class_id":
-            yield _label(words.replace("/", " ").replace(",", "/"), place)
+def _class_names(path: Path) -> Iterator[_Label]:
+    for place, names in class_names(path):
+        words = tuple(_word(name, place) for name in names)
+        yield _Label(words, _is_thing(words[0]), None, place)
 
 
 def _builtin_labels(name: str) -> Iterator[_Label]:
@@ -116,8 +113,12 @@ def _label(entry: str, place: str) -> _Label:
     words, is_thing = _split_kind(entry, place)
     cleaned = tuple(_word(word, place) for word in words.split("/"))
     if is_thing is None:
-        is_thing = cleaned[0].casefold() not in stuff_words()
+        is_thing = _is_thing(cleaned[0])
     return _Label(cleaned, is_thing, None, place)
+
+
+def _is_thing(word: str) -> bool:
+    return word.casefold() not in stuff_words()
 
 
 def _split_kind(entry: str, place: str) -> tuple[str, bool | None]:
@@ -184,35 +185,6 @@ def _vocabulary(labels: Sequence[_Label]) -> Vocabulary:
         is_thing=tuple(label.is_thing for label in labels),
         seen=seen if len(seen) == len(labels) else (),
     )
-
-
-def _is_numbered(path: Path) -> bool:
-    first = next(_lines(path), None)
-    return first is not None and _NUMBERED.match(first[1]) is not None
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(place, text) of every line that says something."""
-    for number, line in enumerate(_file_text(path).splitlines(), start=1):
-        line = re.sub(r"(^|\s)#.*", "", line).strip()
-        if line:
-            yield f"{path}, line {number}", line
-
-
-def _file_text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise VocabularyError(f"{path}: too large for a file of labels (over 2 MB)")
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise VocabularyError(f"{path}: no such file of labels") from None
-    except UnicodeDecodeError:
-        raise VocabularyError(f"{path}: not a text file in UTF-8") from None
-    except (OSError, ValueError) as error:
-        raise VocabularyError(f"{path}: cannot be read as labels ({error})") from None
-    if "\0" in text:
-        raise VocabularyError(f"{path}: not a text file in UTF-8")
-    return text
 
 
 def _shown(text: str) -> str:

@@ -1,28 +1,20 @@
 """The words of a vocabulary in CLIP's joint space: every name in every template, encoded once."""
 
-import hashlib
-import json
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import StorageError
-from ..storage import writing
 from ..structures import TextEmbeddings, Vocabulary
+from .kept_words import KeptWords
 from .templates import NAME_ONLY
 
 EncodeText = Callable[[Sequence[str]], Float[Tensor, "T D"]]
 
 BATCH = 256
-_FORMAT = 1
-_log = logging.getLogger(__name__)
 
 
 def text_embeddings(
@@ -45,7 +37,7 @@ def text_embeddings(
         encode_text: CLIP's text tower, sentences to (T, D).
         templates: sentences with one {} each.
         background: a word that becomes a last class of its own, flagged as background.
-        cache: a folder that keeps embeddings by content, so that no word is encoded twice.
+        cache: a folder that keeps embeddings, so that no word is encoded twice.
         model_key: what tells this text tower from any other, its weights' hash; needed by `cache`.
 
     Raises:
@@ -89,13 +81,14 @@ def _cached(
 ) -> Float[Tensor, "U D"]:
     if cache is None:
         return _encode(words, encode_text, templates)
-    content = json.dumps([_FORMAT, model_key, list(templates), list(words)])
-    path = cache / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
-    embeddings = _read(path, len(words))
-    if embeddings is None:
-        embeddings = _encode(words, encode_text, templates)
-        _write(path, embeddings)
-    return embeddings
+    kept = KeptWords(cache, model_key, templates)
+    rows = kept.rows(words)
+    new = [word for word in words if word not in rows]
+    if new:
+        embeddings = _encode(new, encode_text, templates)
+        kept.keep(new, embeddings)
+        rows |= dict(zip(new, embeddings, strict=True))
+    return torch.stack([rows[word] for word in words])
 
 
 def _encode(
@@ -117,23 +110,3 @@ def _in_batches(sentences: Sequence[str], encode_text: EncodeText) -> Float[Tens
     return torch.cat(
         [encode_text(sentences[start : start + BATCH]).float().cpu() for start in starts]
     )
-
-
-def _read(path: Path, rows: int) -> Tensor | None:
-    try:
-        embeddings = load_file(path)["embeddings"]
-    except FileNotFoundError:
-        return None
-    except (SafetensorError, KeyError, OSError) as error:
-        _log.warning("%s: not readable (%s); the words are encoded again", path, error)
-        return None
-    return embeddings if len(embeddings) == rows else None
-
-
-def _write(path: Path, embeddings: Tensor) -> None:
-    """A cache that cannot be written costs time, not the result."""
-    try:
-        with writing(path) as temporary:
-            save_file({"embeddings": embeddings.contiguous()}, temporary)
-    except (StorageError, SafetensorError, OSError) as error:
-        _log.warning("the text embeddings are not kept: %s", error)

@@ -1,5 +1,7 @@
 import hashlib
+import multiprocessing
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,10 +91,47 @@ def test_other_weights_words_or_templates_are_not_taken_from_the_cache(encode, t
         assert len(encode.asked) == before + 1
 
 
+def test_vocabularies_share_the_words_that_they_have_in_common(encode, tmp_path) -> None:
+    options = {"cache": tmp_path, "model_key": "a", "background": "background"}
+    text_embeddings(parse_labels("couch/sofa,dog"), encode, **options)
+    encode.asked.clear()
+    texts = text_embeddings(parse_labels("dog,cat,sofa"), encode, **options)
+    assert encode.asked == ["cat"]
+    words = ("dog", "cat", "sofa", "background")
+    torch.testing.assert_close(texts.embeddings, torch.stack([encode.vector(w) for w in words]))
+
+
+def write_words(folder: Path, first: int, barrier) -> None:
+    """Several vocabularies, each half of the one before, while another process does the same."""
+    barrier.wait()
+    for start in range(first, first + 20, 2):
+        labels = ",".join(f"word {index}" for index in range(start, start + 4))
+        text_embeddings(parse_labels(labels), Encoder(), cache=folder, model_key="a")
+
+
+def test_two_processes_may_write_at_once(encode, tmp_path) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(2)
+    writers = [
+        context.Process(target=write_words, args=(tmp_path, first, barrier)) for first in (0, 10)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    labels = ",".join(f"word {index}" for index in range(32))
+    texts = text_embeddings(parse_labels(labels), encode, cache=tmp_path, model_key="a")
+    assert encode.asked == []
+    expected = torch.stack([encode.vector(f"word {index}") for index in range(32)])
+    torch.testing.assert_close(texts.embeddings, expected)
+    assert not list(tmp_path.rglob("*.tmp*"))
+
+
 def test_a_damaged_cache_is_made_again(encode, tmp_path) -> None:
     vocabulary = parse_labels("dog")
     text_embeddings(vocabulary, encode, cache=tmp_path, model_key="a")
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:20])
     texts = text_embeddings(vocabulary, encode, cache=tmp_path, model_key="a")
     torch.testing.assert_close(texts.embeddings[0], encode.vector("dog"))
