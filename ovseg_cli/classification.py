@@ -47,7 +47,7 @@ class ClassTexts:
         if self.counts is None:
             return logits
         lengths = self.counts.expand(len(logits), -1).contiguous()
-        return torch.segment_reduce(logits, "max", lengths=lengths, axis=1)
+        return torch.segment_reduce(logits, "max", lengths=lengths, axis=1, unsafe=True)
 
 
 def class_texts(text_embeddings: TextEmbeddings, synonyms: Synonyms = "mean") -> ClassTexts:

@@ -22,6 +22,7 @@ SECTIONS = (
     "clip",
     "proposer",
     "mask_encoder",
+    "in_vocabulary",
     "vocabulary",
     "dataset",
     "shapes",

@@ -20,15 +20,17 @@ from ovseg_cli.checkpoints.run_parts import (
     clip_of,
     mask_encoder_of,
     proposer_of,
+    takes_clip,
     training_vocabulary,
 )
 from ovseg_cli.classification import Classification, ClassifierLogits, ClassTexts, class_texts
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.datasets.framing import FramingOptions, frame_image
 from ovseg_cli.device import Precision, autocast
+from ovseg_cli.errors import RecipeError
 from ovseg_cli.inference import TASKS, InferenceOptions, Task, segment
 from ovseg_cli.mask_encoders import MaskEncoder
-from ovseg_cli.proposers import Proposer
+from ovseg_cli.proposers import PROPOSERS, Proposer
 from ovseg_cli.recipe import Recipe, build
 from ovseg_cli.run import Run, file_hash
 from ovseg_cli.structures import (
@@ -380,7 +382,7 @@ def options_of(recipe: Recipe) -> dict[str, Any]:
     """The recipe's `classification`, `inference`, `framing` and `vocabulary`, checked.
 
     Raises:
-        RecipeError: an option that cannot be used.
+        RecipeError: an option that cannot be used; an in-vocabulary classifier that is not there.
     """
     kinds = {
         "classification": Classification,
@@ -388,7 +390,23 @@ def options_of(recipe: Recipe) -> dict[str, Any]:
         "framing": FramingOptions,
         "vocabulary": VocabularyOptions,
     }
-    return {name: build(name, recipe.section(name), kind) for name, kind in kinds.items()}
+    options = {name: build(name, recipe.section(name), kind) for name, kind in kinds.items()}
+    if options["classification"].needs_in_vocabulary and not _has_in_vocabulary(recipe):
+        raise RecipeError(
+            "[classification] an ensemble, or in_vocabulary alone, needs a classifier trained on "
+            "the seen classes: set in_vocabulary.name to a mask encoder, such as tuned "
+            "mask_class_tokens, or proposer.name to clip_mask2former; or set ensemble to none and "
+            "classifier to out_of_vocabulary"
+        )
+    return options
+
+
+def _has_in_vocabulary(recipe: Recipe) -> bool:
+    """Whether there is a second mask encoder, or a proposer with embeddings in CLIP's space."""
+    name = recipe.section("proposer").get("name")
+    return bool(recipe.section("in_vocabulary")) or (
+        name in PROPOSERS and takes_clip(PROPOSERS[name])
+    )
 
 
 def _training_vocabulary(run: Run, recipe: Recipe, options: VocabularyOptions) -> Vocabulary | None:

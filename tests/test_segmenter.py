@@ -7,16 +7,24 @@ import torch
 from tiny_clip import tiny_clip
 from untrained_run import untrained_run
 
-from ovseg_cli.checkpoints.run_parts import artifacts_of, proposals_name
+from ovseg_cli.checkpoints.run_parts import artifacts_of, clip_of, proposals_name
 from ovseg_cli.classification import Classification
+from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.datasets.framing import FramingOptions
 from ovseg_cli.errors import RecipeError, RunError, VocabularyError
 from ovseg_cli.inference import InferenceOptions
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
+from ovseg_cli.mask_encoders.masked_crops import MaskedCrops
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run, StageRecord
 from ovseg_cli.segmenter import Segmenter, options_of
-from ovseg_cli.structures import FramedImage, Proposals
+from ovseg_cli.structures import (
+    EncodedImage,
+    EncodedMasks,
+    FramedImage,
+    Proposals,
+    Vocabulary,
+)
 from ovseg_cli.vocabulary.labels import parse_labels
 
 
@@ -110,7 +118,7 @@ def test_text_embeddings_are_kept_on_disk_between_processes(tmp_path: Path) -> N
     for _ in range(2):
         segmenter = Segmenter(*parts, text_cache=tmp_path, text_key="tiny")
         segmenter.text_embeddings(parse_labels("dog,cat"))
-    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
 
 
 def test_bad_words_are_refused(segmenter: Segmenter, image: torch.Tensor) -> None:
@@ -141,6 +149,132 @@ def test_the_artifacts_of_a_recipe_are_named(tmp_path: Path) -> None:
     tuned = Recipe("r", sections={"mask_encoder": {"name": "mask_class_tokens", "variant": "q"}})
     assert artifacts_of(Run(tmp_path), tuned) == ("proposals/teacher", "clip/base", "clip/masq")
     assert artifacts_of(Run(tmp_path), Recipe("r"), proposer=False) == ("clip/base",)
+
+
+class Encoded(MaskClassTokens):
+    """Mask class tokens that say that they read dense features, and count who makes them."""
+
+    def __init__(self, clip: ClipEncoder) -> None:
+        super().__init__(clip)
+        self.images = 0
+
+    @property
+    def dense(self) -> "Encoded":
+        return self
+
+    def encode(
+        self, framed: FramedImage, proposals: Proposals | None = None
+    ) -> EncodedImage | EncodedMasks:
+        if proposals is not None:
+            assert framed.encoded is not None
+            return super().encode(framed, proposals)
+        self.images += 1
+        return EncodedImage((framed.pixels[:, ::32, ::32],))
+
+
+def test_an_image_is_encoded_once_for_the_encoder_that_reads_it(image: torch.Tensor) -> None:
+    clip = tiny_clip()
+    encoder = Encoded(clip)
+    segmenter = Segmenter(Quarters(), encoder, clip, inference=InferenceOptions(0.0))
+    segmenter.predict(image, "dog,cat")
+    assert encoder.images == 1
+    encoder = Encoded(clip)
+    second = Segmenter(Quarters(), MaskClassTokens(clip), clip, in_vocabulary=encoder)
+    second.predict(image, "dog,cat")
+    assert encoder.images == 1
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_two_encoders_give_an_ensemble(image: torch.Tensor, weight: float) -> None:
+    clip = tiny_clip()
+    tokens, crops = MaskClassTokens(clip), MaskedCrops(clip)
+    options = Classification(scale=10.0, ensemble="geometric", alpha=weight, beta=weight)
+    together = Segmenter(Quarters(), tokens, clip, in_vocabulary=crops, classification=options)
+    vocabulary = parse_labels("dog,cat,sky:stuff")
+    framed = together.frame(image)
+    proposals = together.propose(framed)
+    encoded, found = together.classify(framed, proposals, vocabulary)
+    assert torch.equal(encoded.embeddings, together.encode(framed, proposals).embeddings)
+    plain = Classification(scale=10.0)
+    _, inside = Segmenter(None, crops, clip, classification=plain).classify(
+        framed, proposals, vocabulary
+    )
+    _, outside = Segmenter(None, tokens, clip, classification=plain).classify(
+        framed, proposals, vocabulary
+    )
+    without_background = outside / outside.sum(-1, keepdim=True)
+    expected = inside if weight == 0 else inside.sum(-1, keepdim=True) * without_background
+    torch.testing.assert_close(found, expected)
+
+
+def test_classifiers_are_combined_again_without_the_networks(
+    segmenter: Segmenter, image: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary = parse_labels("dog,cat,elk")
+    framed = segmenter.frame(image)
+    proposals = segmenter.propose(framed)
+    encoded, expected = segmenter.classify(framed, proposals, vocabulary)
+    logits = segmenter.logits(framed, proposals, vocabulary, encoded=encoded)
+    monkeypatch.setattr(MaskClassTokens, "encode", None)
+    assert torch.equal(segmenter.classification.combine(logits), expected)
+    dogs = segmenter.classification.combine(logits, classes=torch.tensor([True, False, False]))
+    assert (dogs[:, 1:] == 0).all()
+
+
+def two_encoders(folder: Path, **classification: object) -> Recipe:
+    """The recipe of a run of random weights: tuned tokens are the in-vocabulary side."""
+    run = Run(untrained_run(folder))
+    sections = {
+        **run.recipe().sections,
+        "in_vocabulary": {"name": "mask_class_tokens", "variant": "q"},
+        "classification": {"ensemble": "geometric", **classification},
+    }
+    tuned = MaskClassTokens(clip_of(run, run.recipe()), variant="q", seed=3)
+    run.save_artifact("clip", "masq", tuned.tuned_tensors(), {})
+    return Recipe("two", sections=sections)
+
+
+def test_a_run_has_an_ensemble_of_two_encoders(tmp_path: Path, image: torch.Tensor) -> None:
+    recipe = two_encoders(tmp_path)
+    run = Run(tmp_path)
+    names = ("proposals/teacher", "clip/base", "clip/masq")
+    assert artifacts_of(run, recipe) == names
+    segmenter = Segmenter.from_run(run, recipe)
+    with pytest.raises(RecipeError, match=r"set vocabulary\.training"):
+        segmenter.predict(image, "dog,cat")
+    recipe.sections["vocabulary"] = {"training": "hound/dog,bird"}
+    segmenter = Segmenter.from_run(run, recipe)
+    assert segmenter.seen(parse_labels("dog,cat")).tolist() == [True, False]
+    result = segmenter.predict(image, "dog,cat")
+    assert result.semantic.shape == (40, 56)
+    vocabulary = parse_labels("dog,cat")
+    framed = segmenter.frame(image)
+    logits = segmenter.logits(framed, segmenter.propose(framed), vocabulary)
+    assert logits.in_vocabulary.shape == logits.out_of_vocabulary.shape == (5, 3)
+    assert not torch.allclose(logits.in_vocabulary, logits.out_of_vocabulary)
+
+
+def test_what_the_proposals_were_trained_on_comes_before_the_recipe(tmp_path: Path) -> None:
+    recipe = two_encoders(tmp_path)
+    recipe.sections["vocabulary"] = {"training": "cat"}
+    run = Run(tmp_path)
+    tensors, model = run.load_artifact("proposals", "teacher")
+    words = {"names": ["dog"], "synonyms": [["dog"]], "is_thing": [True]}
+    run.save_artifact("proposals", "teacher", tensors, {**model, "vocabulary": words})
+    segmenter = Segmenter.from_run(run, recipe)
+    assert segmenter.seen(parse_labels("dog,cat")).tolist() == [True, False]
+    itself = Vocabulary(("dog", "cat"), (("dog",), ("cat",)), (True, True), (False, False))
+    assert segmenter.seen(itself).tolist() == [False, False]
+
+
+@pytest.mark.parametrize("options", [{"ensemble": "arithmetic"}, {"classifier": "in_vocabulary"}])
+@pytest.mark.parametrize("proposer", [{}, {"name": "mask2former"}])
+def test_an_ensemble_of_one_is_refused(options: dict[str, str], proposer: dict[str, str]) -> None:
+    sections = {"classification": options, "proposer": proposer}
+    with pytest.raises(RecipeError, match=r"\[classification\] .*set in_vocabulary\.name"):
+        options_of(Recipe("r", sections=sections))
+    sections["proposer"] = {"name": "clip_mask2former"}
+    assert options_of(Recipe("r", sections=sections))["classification"].needs_in_vocabulary
 
 
 @pytest.mark.gpu

@@ -13,7 +13,7 @@ from ..inference import InferenceOptions
 from ..mask_encoders import MASK_ENCODERS
 from ..proposers import PROPOSERS
 from ..recipe import Recipe, choose, options_for
-from ..segmenter import VocabularyOptions
+from ..segmenter import VocabularyOptions, options_of
 from .distill import DistillOptions
 from .make_shapes import ShapesOptions
 from .proposal_options import TrainProposalsOptions
@@ -29,6 +29,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "clip": CLIPS,
     "proposer": dict(PROPOSERS),
     "mask_encoder": dict(MASK_ENCODERS),
+    "in_vocabulary": dict(MASK_ENCODERS),
 }
 SCHEMAS: dict[str, Callable[..., Any]] = {
     "artifacts": ArtifactOptions,
@@ -47,10 +48,11 @@ BUILT_ELSEWHERE = ("clip", "seed")
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Checks every option of every section that the recipe has.
+    """Checks every option of every section that the recipe has, and that classifiers fit.
 
     Raises:
-        RecipeError: the first option that is unknown, missing or of another type.
+        RecipeError: the first option that is unknown, missing or of another type; an ensemble of
+            which one part is missing.
     """
     for section in recipe.sections:
         options = recipe.section(section)
@@ -68,3 +70,4 @@ def check_recipe(recipe: Recipe) -> None:
         else:
             raise RecipeError(f"[{section}]: nothing reads this section; remove it")
         options_for(section, options, target, given=BUILT_ELSEWHERE)
+    options_of(recipe)
