@@ -12,12 +12,14 @@ from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.loading import clip_from_artifact, load_open_clip, load_weights
 from ovseg_cli.errors import CheckpointError
 from ovseg_cli.mask_encoders import MASK_ENCODERS, MaskEncoder, TunedEncoder, tuned_artifact
+from ovseg_cli.mask_encoders.mask_pooling import MaskPooling
 from ovseg_cli.proposers import FREE_OPTIONS, PROPOSERS, LearnedProposer
 from ovseg_cli.recipe import Recipe, build, choose, options_for
 from ovseg_cli.run import Run
 from ovseg_cli.structures import Vocabulary
 
 DEFAULT_ENCODER = {"name": "mask_class_tokens"}
+TOWER = "dense."  # the tower that a proposer trained, by its names in the artifact
 
 
 def clip_of(run: Run, recipe: Recipe) -> ClipEncoder:
@@ -180,7 +182,7 @@ def mask_encoder_of(
     """The recipe's mask encoder on a CLIP, with tuned weights where it has any.
 
     Args:
-        run: holds clip/<name>, see `tuned_artifact`.
+        run: holds clip/<name>, see `tuned_artifact`, or the proposals whose tower is asked for.
         recipe: its section `mask_encoder`.
         clip: frozen.
         device: where it computes.
@@ -188,7 +190,8 @@ def mask_encoder_of(
 
     Raises:
         RunError: the run directory has no tuned weights.
-        CheckpointError: weights that are damaged, of another model, or tuned for an earlier CLIP.
+        CheckpointError: weights that are damaged, of another model, or tuned for an earlier CLIP;
+            or proposals that were trained without a tower of their own.
     """
     section = section or encoder_section(recipe)
     target, options = choose("mask_encoder", section, MASK_ENCODERS)
@@ -199,9 +202,24 @@ def mask_encoder_of(
         source = str(run.artifact_path("clip", name))
         _check_same_clip(run, f"clip/{name}", source, "tuned", "tune-clip")
         encoder.load_tuned_tensors(tensors, source=source)
+    if isinstance(encoder, MaskPooling) and section.get("tower") == "proposals":
+        _load_trained_tower(run, recipe, encoder)
     if isinstance(encoder, nn.Module):
         encoder.to(device).eval()
     return encoder
+
+
+def _load_trained_tower(run: Run, recipe: Recipe, encoder: MaskPooling) -> None:
+    name = proposals_name(run, recipe)
+    tensors, _ = run.load_artifact("proposals", name)
+    source = str(run.artifact_path("proposals", name))
+    tower = {n.removeprefix(TOWER): t for n, t in tensors.items() if n.startswith(TOWER)}
+    if not tower:
+        raise CheckpointError(
+            f"{source}: has no image tower, as [mask_encoder] tower: proposals needs; train with "
+            "proposer.trainable_clip, or set mask_encoder.tower to clip"
+        )
+    encoder.load_tower(tower, source=source)
 
 
 def encoder_section(recipe: Recipe) -> dict[str, Any]:
@@ -214,13 +232,15 @@ def artifacts_of(run: Run, recipe: Recipe, *, proposer: bool = True) -> tuple[st
 
     Args:
         run: whose newest proposals are taken if the recipe names none.
-        recipe: says which CLIP and which mask encoder.
+        recipe: says which CLIP and which mask encoders.
         proposer: whether a proposer is part of it.
     """
-    names = [f"proposals/{proposals_name(run, recipe)}"] if proposer else []
+    encoders = [encoder_section(recipe)]
+    if second := recipe.section("in_vocabulary"):
+        encoders.append(second)
+    needs_proposals = proposer or any(e.get("tower") == "proposals" for e in encoders)
+    names = [f"proposals/{proposals_name(run, recipe)}"] if needs_proposals else []
     if recipe.section("clip").get("name") != "open_clip":
         names.append("clip/base")
-    tuned = tuned_artifact(encoder_section(recipe))
-    if tuned is not None:
-        names.append(f"clip/{tuned}")
-    return tuple(names)
+    names += [f"clip/{tuned}" for tuned in map(tuned_artifact, encoders) if tuned is not None]
+    return tuple(dict.fromkeys(names))
