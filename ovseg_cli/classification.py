@@ -46,6 +46,8 @@ class ClassTexts:
         logits = scale * F.normalize(mask_embeddings, dim=-1) @ self.rows.T  # (N, T)
         if self.counts is None:
             return logits
+        if not len(logits):
+            return logits[:, : len(self.counts)]
         lengths = self.counts.expand(len(logits), -1).contiguous()
         return torch.segment_reduce(logits, "max", lengths=lengths, axis=1, unsafe=True)
 
