@@ -16,6 +16,7 @@ from ovseg_cli.vocabulary import builtin_vocabulary
 
 SECTION = "targets"
 OVERRIDES = {
+    "labels": "vocabulary",
     "tasks": "evaluate",
     "short_side": "framing",
     "max_side": "framing",
@@ -38,6 +39,8 @@ class TargetOptions:
         file: the annotation file below the root, where it is not COCO's; of label maps a text file
             with the names to read.
         maps: the folder of the label maps below the root.
+        labels: the words for the target's classes, in their order and in the syntax of `--labels`,
+            such as @names.txt; None for the names of `classes` or of the annotation file.
         tasks: any of panoptic, semantic and instance.
         short_side: pixels of the shorter side, None to keep the size.
         max_side: most pixels of the longer side, None for no maximum.
@@ -52,6 +55,7 @@ class TargetOptions:
     images: str | None = None
     file: str | None = None
     maps: str | None = None
+    labels: str | None = None
     tasks: tuple[Task, ...] = ()
     short_side: PositiveInt | None = None
     max_side: PositiveInt | None = None
@@ -87,16 +91,16 @@ def check_targets(recipe: Recipe) -> None:
 
 
 def with_target(recipe: Recipe, name: str) -> Recipe:
-    """The recipe with a target's tasks, sizes and thresholds, and without words for its dataset.
+    """The recipe with a target's tasks, sizes, thresholds and words, without those of its dataset.
 
     Raises:
         UsageError: the recipe names no such target.
     """
     sections = {key: dict(options) for key, options in recipe.sections.items()}
+    sections.setdefault("vocabulary", {}).pop("labels", None)
     for option, value in _section(recipe, name).items():
         if option in OVERRIDES:
             sections.setdefault(OVERRIDES[option], {})[option] = value
-    sections.setdefault("vocabulary", {}).pop("labels", None)
     return replace(recipe, sections=sections)
 
 
