@@ -228,24 +228,29 @@ def evaluate(
     target: Annotated[
         str | None, typer.Option("--target", help="Score on one of the recipe's targets instead.")
     ] = None,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Also score evaluate.sweep; default: FC-CLIP's table 8.")
+    ] = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score the segmenter of a run directory on an annotated split."""
     from .stages.evaluate import evaluate as stage
-    from .stages.scores import results_table
+    from .stages.scores import results_table, sweep_table
 
     settings = _settings(run, recipe, overrides, None, device, precision, False)
-    outcome = stage(settings, split=split, name=name, target=target)
+    outcome = stage(settings, split=split, name=name, target=target, sweep=sweep)
+    parts = {"sweep": outcome.sweep, "input_sizes": outcome.input_sizes}
+    found = {part: rows for part, rows in parts.items() if rows}
     if as_json:
-        _print_json(outcome.results)
+        _print_json({**outcome.results, **found})
         return
-    head, *rows = results_table(outcome.results)
-    table = Table(*head, title="percent")
-    for row in rows:
-        table.add_row(*row)
-    results.print(table)
+    for head, *rows in [results_table(outcome.results), *map(sweep_table, found.values())]:
+        table = Table(*head, title="percent")
+        for row in rows:
+            table.add_row(*row)
+        results.print(table)
     messages.print(f"written to {outcome.folder}", markup=False)
 
 

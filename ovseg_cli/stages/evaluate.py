@@ -9,11 +9,11 @@ import csv
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ovseg_cli.checkpoints.run_parts import artifacts_of
+from ovseg_cli.checkpoints.run_parts import ArtifactOptions, artifacts_of
 from ovseg_cli.datasets.class_lists import Part
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.datasets.semantic_maps import SemanticMaps
@@ -21,6 +21,8 @@ from ovseg_cli.errors import RecipeError, UsageError
 from ovseg_cli.recipe import build
 from ovseg_cli.run import StageRecord, file_hash, fingerprint_of
 from ovseg_cli.segmenter import Segmenter
+from ovseg_cli.stages.beside import beside_of
+from ovseg_cli.stages.given_masks import GivenMasks, given_masks
 from ovseg_cli.stages.scores import Results
 from ovseg_cli.stages.scoring import EvaluateOptions, Protocol, score
 from ovseg_cli.stages.session import Settings, dataset_of, dataset_options
@@ -28,6 +30,7 @@ from ovseg_cli.stages.targets import target_dataset, target_options, with_target
 from ovseg_cli.storage import write_json, write_text
 from ovseg_cli.structures import Vocabulary
 from ovseg_cli.vocabulary.labels import parse_labels
+from ovseg_cli.vocabulary.seen_classes import with_seen
 
 STAGE = "evaluate"
 PARTS: dict[Protocol, Part] = {
@@ -44,14 +47,19 @@ class Evaluation:
     Attributes:
         results: means by metric and group of classes, 0 to 1.
         per_class: a row a class.
-        folder: where metrics.json and per_class.csv are.
+        folder: where metrics.json and per_class.csv are, and sweep.json and input_sizes.json if
+            these were asked for.
         seconds: wall-clock time.
+        sweep: a row a setting of the ensemble, see `Sweep`.
+        input_sizes: a row a size, see `InputSizes`.
     """
 
     results: Results
     per_class: list[Results]
     folder: Path
     seconds: float
+    sweep: list[Results] = field(default_factory=list)
+    input_sizes: list[Results] = field(default_factory=list)
 
 
 def evaluate(
@@ -60,16 +68,19 @@ def evaluate(
     split: str | None = None,
     name: str | None = None,
     target: str | None = None,
+    sweep: bool = False,
 ) -> Evaluation:
     """Scores a run's segmenter and writes evaluation/<dataset>-<split>/<name>/.
 
-    A constrained protocol's name is added to the dataset's; a target has its own name in its place.
+    The names of a class list and of a constrained protocol are added to the dataset's; a target has
+    its own name in its place.
 
     Args:
         settings: run directory, recipe, device, precision.
         split: instead of the recipe's `dataset.test`.
         name: of the results' folder, instead of the artifacts' names.
         target: one of the recipe's `targets`, instead of its dataset.
+        sweep: also score FC-CLIP's settings of the ensemble where the recipe names no others.
 
     Raises:
         RunError: the run directory lacks an artifact.
@@ -78,28 +89,55 @@ def evaluate(
         InputError: the dataset cannot be read.
     """
     options, dataset, title = _what_to_score(settings, split, target)
+    if sweep and options.sweep is None:
+        options = replace(options, sweep={})
     if target is not None:
         settings = replace(settings, recipe=with_target(settings.recipe, target))
-    run, recipe = settings.run, settings.recipe
-    segmenter = Segmenter.from_run(
-        run,
-        recipe,
-        device=settings.device,
-        precision=settings.precision_or("fp32"),
-        with_proposer=not options.oracle_masks,
-    )
+    given = None
+    if options.masks_from is not None:
+        named = build("artifacts", settings.recipe.section("artifacts"), ArtifactOptions)
+        path = Path(options.masks_from)
+        given = given_masks(path, device=settings.device, name=named.proposals)
+    own_masks = given is None and not options.oracle_masks
+    segmenter = _segmenter(settings, given, with_proposer=own_masks)
     vocabulary = scored_vocabulary(dataset.vocabulary, segmenter.vocabulary_options.labels)
-    artifacts = artifacts_of(run, recipe, proposer=not options.oracle_masks)
-    name = name or _default_name(artifacts, options.oracle_masks)
+    if not vocabulary.seen and segmenter.training_vocabulary is not None:
+        vocabulary = with_seen(vocabulary, segmenter.training_vocabulary)
+    artifacts = artifacts_of(settings.run, settings.recipe, proposer=own_masks)
+    name = name or _default_name(artifacts, "ground_truth" if given is None else given.name)
+    beside = beside_of(segmenter, vocabulary, options, kind=dataset.kind, settings=settings)
     start = time.monotonic()
-    scores = score(segmenter, dataset, vocabulary, options)
+    scores = score(segmenter, dataset, vocabulary, options, beside=beside.updates())
     results, per_class = scores.compute()
-    seconds = time.monotonic() - start
-    evaluation = Evaluation(results, per_class, run.path / "evaluation" / title / name, seconds)
+    if beside.grounding is not None:
+        results["grounding"] = beside.grounding.compute()
+    evaluation = Evaluation(
+        results,
+        per_class,
+        settings.run.path / "evaluation" / title / name,
+        time.monotonic() - start,
+        [] if beside.sweep is None else beside.sweep.compute(),
+        [] if beside.input_sizes is None else beside.input_sizes.compute(),
+    )
     inputs = {artifact: _hash(settings, artifact) for artifact in artifacts}
+    inputs |= {} if given is None else given.inputs
     what = {"dataset": title, "protocol": options.protocol, "target": target}
     _write(evaluation, settings, what, inputs)
     return evaluation
+
+
+def _segmenter(settings: Settings, given: GivenMasks | None, *, with_proposer: bool) -> Segmenter:
+    segmenter = Segmenter.from_run(
+        settings.run,
+        settings.recipe,
+        device=settings.device,
+        precision=settings.precision_or("fp32"),
+        with_proposer=with_proposer,
+    )
+    if given is not None:
+        segmenter.proposer, segmenter.framing = given.proposer, given.framing
+        segmenter.training_vocabulary = given.training or segmenter.training_vocabulary
+    return segmenter
 
 
 def _what_to_score(
@@ -108,6 +146,11 @@ def _what_to_score(
     """Options, annotated images, and the name of the results' folder."""
     recipe = settings.recipe if target is None else with_target(settings.recipe, target)
     options = build(STAGE, recipe.section(STAGE), EvaluateOptions)
+    if options.oracle_masks and options.masks_from is not None:
+        raise RecipeError(
+            "[evaluate] masks_from: the annotated masks are scored already; set oracle_masks or "
+            "masks_from, not both"
+        )
     if target is not None:
         if split is not None:
             raise UsageError(f"--split {split}: the target {target} names its own; leave it out")
@@ -120,14 +163,16 @@ def _what_to_score(
         return options, target_dataset(settings, target), title
     split = split or dataset_options(settings).test
     dataset = dataset_of(settings, split, part=PARTS[options.protocol])
+    classes = dataset_options(settings).classes
+    title = dataset.name if classes is None else f"{dataset.name}-{classes}"
     if options.protocol == "generalized":
-        return options, dataset, dataset.name
+        return options, dataset, title
     if not dataset.vocabulary.seen:
         raise RecipeError(
             f"[evaluate] protocol: {dataset.name} does not say which classes are seen; set "
             "dataset.classes to a built-in vocabulary that does, such as coco_48_17"
         )
-    return options, dataset, f"{dataset.name}-{options.protocol}"
+    return options, dataset, f"{title}-{options.protocol}"
 
 
 def scored_vocabulary(classes: Vocabulary, labels: str | None) -> Vocabulary:
@@ -152,10 +197,11 @@ def scored_vocabulary(classes: Vocabulary, labels: str | None) -> Vocabulary:
     return Vocabulary(words.names, words.synonyms, classes.is_thing, classes.seen)
 
 
-def _default_name(artifacts: Sequence[str], oracle_masks: bool) -> str:
+def _default_name(artifacts: Sequence[str], masks: str) -> str:
+    """The artifacts' names, after that of the masks where no artifact gives them."""
     names = [artifact.partition("/")[2] for artifact in artifacts]
-    if oracle_masks:
-        names.insert(0, "ground_truth")
+    if not artifacts or not artifacts[0].startswith("proposals/"):
+        names.insert(0, masks)
     if len(names) > 2:
         names.remove("base")  # what was tuned sits on it
     return "-".join(names)
@@ -177,9 +223,11 @@ def _write(
         "precision": settings.precision_or("fp32"),
         "artifacts": inputs,
         "seconds": round(evaluation.seconds, 1),
-        "results": evaluation.results,
     }
-    write_json(evaluation.folder / "metrics.json", content)
+    for file, rows in (("sweep", evaluation.sweep), ("input_sizes", evaluation.input_sizes)):
+        if rows:
+            write_json(evaluation.folder / f"{file}.json", {**content, "rows": rows})
+    write_json(evaluation.folder / "metrics.json", {**content, "results": evaluation.results})
     write_text(evaluation.folder / "per_class.csv", _csv(evaluation.per_class))
     record = StageRecord(
         stage=STAGE,

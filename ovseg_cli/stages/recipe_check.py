@@ -19,6 +19,8 @@ from .make_shapes import ShapesOptions
 from .proposal_options import TrainProposalsOptions
 from .scoring import EvaluateOptions
 from .session import DatasetOptions, tuning_section
+from .sweep import SECTION as SWEEP
+from .sweep import SweepOptions
 from .targets import SECTION as TARGETS
 from .targets import check_targets
 from .train_clip import TrainClipOptions
@@ -69,5 +71,7 @@ def check_recipe(recipe: Recipe) -> None:
             target = SCHEMAS[section]
         else:
             raise RecipeError(f"[{section}]: nothing reads this section; remove it")
-        options_for(section, options, target, given=BUILT_ELSEWHERE)
+        checked = options_for(section, options, target, given=BUILT_ELSEWHERE)
+        if section == "evaluate" and checked.get("sweep") is not None:
+            options_for(SWEEP, checked["sweep"], SweepOptions)
     options_of(recipe)

@@ -1,6 +1,6 @@
 """All metrics of an evaluation, updated image by image from one annotated sample."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +20,21 @@ from ovseg_cli.structures import Sample, Segmentation, Vocabulary
 
 Results = dict[str, Any]
 
-TABLE_GROUPS = ("all", "base", "novel", "harmonic", "things", "stuff")
+SWEEP_GROUPS = {"all": "", "base": " seen", "novel": " unseen"}
+SWEEP_FIGURES = (
+    ("PQ", "panoptic", "pq"),
+    ("mIoU", "semantic", "miou"),
+    ("mask AP", "instance", "ap"),
+    ("masks named", "mask_accuracy", None),
+)
+TABLE_GROUPS = {
+    "all": "all",
+    "base": "base (seen)",
+    "novel": "novel (unseen)",
+    "harmonic": "harmonic",
+    "things": "things",
+    "stuff": "stuff",
+}
 TABLE_FIGURES = (
     ("mIoU", "semantic", "miou"),
     ("mIoU, classes of truth or prediction", "semantic", "miou_union"),
@@ -29,6 +43,8 @@ TABLE_FIGURES = (
     ("RQ", "panoptic", "rq"),
     ("mask AP", "instance", "ap"),
     ("mask AP50", "instance", "ap50"),
+    ("grounding PQ", "grounding.panoptic", "pq"),
+    ("grounding mIoU", "grounding.semantic", "miou"),
     ("proposal recall at IoU 0.5", "proposal_recall", "recall50"),
     ("annotated masks named", "mask_accuracy", None),
     ("of these, held-out compositions", "mask_accuracy_held_out", None),
@@ -155,17 +171,47 @@ def results_table(results: Results) -> list[tuple[str, ...]]:
     Args:
         results: means by metric and group, 0 to 1.
     """
+    grounding = {f"grounding.{key}": part for key, part in results.get("grounding", {}).items()}
+    results = {**results, **grounding}
     groups = [group for group in TABLE_GROUPS if any(group in part for part in results.values())]
-    rows = [("%", *groups)]
+    rows = [("%", *(TABLE_GROUPS[group] for group in groups))]
     for title, metric, figure in TABLE_FIGURES:
-        if metric not in results:
-            continue
-        part = results[metric]
-        values = [part.get(group) for group in groups]
-        if figure is not None:
-            values = [value and value.get(figure) for value in values]
-        rows.append((title, *("" if value is None else f"{100 * value:.1f}" for value in values)))
+        if metric in results:
+            cells = [_percent(results[metric], group, figure) for group in groups]
+            rows.append((title, *cells))
     return rows
+
+
+def sweep_table(rows: Sequence[Results]) -> list[tuple[str, ...]]:
+    """Several results for people: a head, and a row a setting, its figures in percent.
+
+    Args:
+        rows: settings by name, and `results`: means by metric and group, 0 to 1.
+    """
+    settings = [name for name in rows[0] if name != "results"]
+    columns = [
+        (f"{title}{suffix}", metric, group, figure)
+        for title, metric, figure in SWEEP_FIGURES
+        if metric in rows[0]["results"]
+        for group, suffix in SWEEP_GROUPS.items()
+        if group in rows[0]["results"][metric]
+    ]
+    head = (*settings, *(title for title, *_ in columns))
+    body = [
+        (
+            *(str(row[name]) for name in settings),
+            *(_percent(row["results"][metric], group, key) for _, metric, group, key in columns),
+        )
+        for row in rows
+    ]
+    return [head, *body]
+
+
+def _percent(part: Results, group: str, figure: str | None) -> str:
+    value = part.get(group)
+    if figure is not None:
+        value = value and value.get(figure)
+    return "" if value is None else f"{100 * value:.1f}"
 
 
 def segment_map(sample: Sample) -> Int[Tensor, "H W"]:

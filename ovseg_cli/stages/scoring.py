@@ -1,22 +1,26 @@
 """One pass over annotated images that counts every metric of an evaluation."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from jaxtyping import Bool
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
+from ovseg_cli.classification import ClassifierLogits
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.datasets.semantic_maps import SemanticMaps
 from ovseg_cli.errors import InputError, RecipeError
-from ovseg_cli.inference import TASKS, Task, upsample
+from ovseg_cli.inference import TASKS, Task
 from ovseg_cli.progress import progress
 from ovseg_cli.proposers import ground_truth_proposals
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.stages.crops import crop_around, crop_side_for, name_crops
 from ovseg_cli.stages.scores import Scores
-from ovseg_cli.structures import Sample, Vocabulary
+from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals, Sample, Vocabulary
+from ovseg_cli.upsampling import upsample
 
 HELD_OUT = "held_out"  # a segment's flag in the synthetic set: a composition not seen in training
 
@@ -37,22 +41,75 @@ class EvaluateOptions:
         protocol: `generalized` tells all classes apart; `constrained_base` and `constrained_novel`
             those that are seen in training, or unseen, alone: other annotations are void.
         oracle_masks: score with the annotated masks as proposals.
+        masks_from: score with the masks and object scores of another run directory's proposer, in
+            images framed as its recipe says; `artifacts.proposals` names one of its.
         mask_accuracy: also name the annotated masks.
         crop_accuracy: also name square crops of the annotated segments by CLIP alone.
         crop_scale: side of a thing's crop, in longer sides of its box.
         crop_side: pixels at which CLIP sees crops, None for its own size; less is a window, for a
             small CLIP that has learned from windows.
+        grounding: also score what is found where the classes that an image shows are all that is
+            asked for (FC-CLIP's table 7).
+        sweep: also score settings of the ensemble, see `SweepOptions`; `{}` for FC-CLIP's table 8.
+        input_sizes: also let CLIP alone classify the masks, seeing images with shorter sides of so
+            many pixels (FC-CLIP's table 9); for a mask encoder with an `input_size`.
         images: score the first so many images alone; None for the whole split.
     """
 
     tasks: tuple[Task, ...] = TASKS
     protocol: Protocol = "generalized"
     oracle_masks: bool = False
+    masks_from: str | None = None
     mask_accuracy: bool = True
     crop_accuracy: bool = True
     crop_scale: PositiveFloat = 1.1
     crop_side: PositiveInt | None = None
+    grounding: bool = False
+    sweep: dict[str, Any] | None = None
+    input_sizes: tuple[PositiveInt, ...] = ()
     images: PositiveInt | None = None
+
+
+@dataclass(frozen=True)
+class ScoredImage:
+    """What was found in an annotated image, before any classifier was weighed against another.
+
+    Attributes:
+        sample: the annotated image.
+        held_out: (M,) segments that `update_named` also counts apart.
+        framed: the image as the networks see it.
+        given: the annotated masks without crowds, as proposals.
+        proposals: what is scored; the same as `given` with `oracle_masks`.
+        encoded: the proposals as CLIP sees them.
+        logits: what the classifiers say of them.
+    """
+
+    sample: Sample
+    held_out: Bool[Tensor, " M"]
+    framed: FramedImage
+    given: Proposals
+    proposals: Proposals
+    encoded: EncodedMasks
+    logits: ClassifierLogits
+
+
+def scored_tasks(kind: str, tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """Those of the tasks that annotations allow.
+
+    Args:
+        kind: of the annotations, as `TASKS_OF` has it.
+        tasks: that are asked for.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    found = tuple(task for task in TASKS_OF[kind] if task in tasks)
+    if not found:
+        raise RecipeError(
+            f"[evaluate] tasks: {', '.join(tasks)} cannot be scored with {kind} "
+            f"annotations; they allow {', '.join(TASKS_OF[kind])}"
+        )
+    return found
 
 
 @torch.inference_mode()
@@ -61,6 +118,8 @@ def score(
     dataset: CocoDataset | SemanticMaps,
     vocabulary: Vocabulary,
     options: EvaluateOptions,
+    *,
+    beside: Sequence[Callable[[ScoredImage], None]] = (),
 ) -> Scores:
     """One pass over a dataset.
 
@@ -69,18 +128,13 @@ def score(
         dataset: annotated images.
         vocabulary: its classes, as they are named.
         options: what to score.
+        beside: is given every image, to count what it likes.
 
     Raises:
         RecipeError: none of the tasks can be scored with such annotations.
         InputError: the split is empty, or an image or mask cannot be read.
     """
-    tasks = [task for task in TASKS_OF[dataset.kind] if task in options.tasks]
-    if not tasks:
-        raise RecipeError(
-            f"[evaluate] tasks: {', '.join(options.tasks)} cannot be scored with {dataset.kind} "
-            f"annotations; they allow {', '.join(TASKS_OF[dataset.kind])}"
-        )
-    scores = Scores(vocabulary, tasks=tasks)
+    scores = Scores(vocabulary, tasks=scored_tasks(dataset.kind, options.tasks))
     count = min(len(dataset), options.images or len(dataset))
     if not count:
         raise InputError(f"{dataset.name}: no images to score")
@@ -90,24 +144,40 @@ def score(
         held_out = torch.zeros_like(sample.is_crowd)
         if isinstance(dataset, CocoDataset):
             held_out = dataset.marked(index, HELD_OUT)
-        _score_sample(segmenter, scores, sample, vocabulary, options, held_out)
+        image = _scored_image(segmenter, sample, vocabulary, options, held_out)
+        _score_image(segmenter, scores, image, vocabulary, options)
+        for update in beside:
+            update(image)
     return scores
 
 
-def _score_sample(
+def _scored_image(
     segmenter: Segmenter,
-    scores: Scores,
     sample: Sample,
     vocabulary: Vocabulary,
     options: EvaluateOptions,
     held_out: Tensor,
-) -> None:
-    tasks = [task for task in TASKS if getattr(scores, task) is not None]
+) -> ScoredImage:
     framed = segmenter.frame(sample.image)
     given = ground_truth_proposals(sample, framed.frame)
     proposals = given if options.oracle_masks else segmenter.propose(framed)
-    encoded, probabilities = segmenter.classify(framed, proposals, vocabulary)
-    result = segmenter.infer(encoded, probabilities, proposals, vocabulary, tasks=tasks)
+    encoded = segmenter.encode(framed, proposals)
+    logits = segmenter.logits(framed, proposals, vocabulary, encoded=encoded)
+    return ScoredImage(sample, held_out, framed, given, proposals, encoded, logits)
+
+
+def _score_image(
+    segmenter: Segmenter,
+    scores: Scores,
+    image: ScoredImage,
+    vocabulary: Vocabulary,
+    options: EvaluateOptions,
+) -> None:
+    sample, proposals, held_out = image.sample, image.proposals, image.held_out
+    tasks = [task for task in TASKS if getattr(scores, task) is not None]
+    seen = segmenter.seen(vocabulary)
+    probabilities = segmenter.classification.combine(image.logits, seen=seen)
+    result = segmenter.infer(image.encoded, probabilities, proposals, vocabulary, tasks=tasks)
     scores.update(result, sample)
     if not options.oracle_masks:
         masks = upsample(proposals.mask_logits.float(), proposals.frame) > 0
@@ -115,7 +185,7 @@ def _score_sample(
     counted = ~sample.is_crowd
     if options.mask_accuracy and counted.any():
         if not options.oracle_masks:
-            _, probabilities = segmenter.classify(framed, given, vocabulary)
+            _, probabilities = segmenter.classify(image.framed, image.given, vocabulary)
         found = probabilities.argmax(-1).cpu()
         _count(scores, "mask_accuracy", found, sample.labels[counted], held_out[counted])
     counted = counted & sample.masks.flatten(1).any(1)  # a tiny polygon may cover no pixel

@@ -26,7 +26,7 @@ from ovseg_cli.run import Run
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.stages.evaluate import evaluate, scored_vocabulary
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
-from ovseg_cli.stages.scores import class_map, results_table, segment_map
+from ovseg_cli.stages.scores import class_map, results_table, segment_map, sweep_table
 from ovseg_cli.stages.scoring import EvaluateOptions, score
 from ovseg_cli.stages.session import Settings
 from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals, Sample, Vocabulary
@@ -189,10 +189,20 @@ def test_the_table_has_a_column_a_group_in_percent() -> None:
         "crop_accuracy": {"all": 0.125, "base": 1.0},
     }
     assert results_table(results) == [
-        ("%", "all", "base"),
+        ("%", "all", "base (seen)"),
         ("mIoU", "50.0", ""),
         ("mIoU, classes of truth or prediction", "25.0", ""),
         ("annotated crops named by CLIP", "12.5", "100.0"),
+    ]
+    grounding = {"grounding": {"panoptic": {"all": {"pq": 0.75}}}}
+    assert results_table(grounding) == [("%", "all"), ("grounding PQ", "75.0")]
+
+
+def test_the_table_of_a_sweep_has_a_row_a_setting() -> None:
+    parts = {"panoptic": {"all": {"pq": 0.5}, "novel": {"pq": None}}, "mask_accuracy": {"all": 1.0}}
+    assert sweep_table([{"alpha": 0.4, "beta": 0.8, "results": parts}]) == [
+        ("alpha", "beta", "PQ", "PQ unseen", "masks named"),
+        ("0.4", "0.8", "50.0", "", "100.0"),
     ]
 
 
@@ -319,6 +329,12 @@ def test_pixels_of_classes_that_are_left_out_are_void(shapes: Path) -> None:
         assert kept.any()
         assert torch.equal(sample.masks, full.masks[kept])
         assert torch.equal(class_map(sample) < 0, ~full.masks[kept].any(0))
+
+
+def test_the_results_folder_tells_the_class_list(run: Run, shapes: Path) -> None:
+    options = {"images": 1, "crop_accuracy": False}
+    settings = settings_of(run, shapes, dataset={"classes": "shapes"}, evaluate=options)
+    assert evaluate(settings).folder.parent.name == "shapes-test-shapes"
 
 
 @pytest.mark.parametrize("protocol", ["constrained_base", "constrained_novel"])

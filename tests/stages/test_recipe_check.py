@@ -51,6 +51,7 @@ def test_base_and_novel_classes_are_cocos_48_and_17(name):
         ("inference: {top_k: -1}", r"\[inference\] top_k"),
         ("dataset: {train: x}", r"\[dataset\] root is missing"),
         ("train_clip: {phases: [{split: a}]}", r"\[train_clip\] phases"),
+        ("evaluate: {sweep: {weight: [[0, 1]]}}", r"\[evaluate.sweep\] weight: .* 'weights'"),
         ("tune_clip: {steps: 0}", r"\[tune_clip\] steps: 0 is not greater than 0"),
         ("tune_clip: {milestone: 1.5}", "milestone: 1.5 is not less than or equal to 1"),
         ("train_proposals: {lr: -1.0}", r"lr: -1.0 is not greater than or equal to 0"),

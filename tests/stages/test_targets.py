@@ -103,6 +103,30 @@ def test_a_panoptic_target_has_the_names_of_its_file(settings: Settings, rooms: 
     assert evaluation.folder.parent.name == "rooms-validation"
 
 
+def test_words_of_the_training_say_which_classes_of_a_target_are_seen(
+    settings: Settings, maps: Path, rooms: Path
+) -> None:
+    said = settings.run.path / "proposals" / "teacher.json"
+    words = {"names": ["cat"], "synonyms": [["cat", "painting, picture"]], "is_thing": [True]}
+    said.write_text(json.dumps({**json.loads(said.read_text()), "vocabulary": words}))
+    painting = evaluate(settings, target="rooms")
+    assert painting.per_class[0]["seen"] is True
+    assert painting.results["panoptic"]["base"] == painting.results["panoptic"]["all"]
+    assert "novel" not in painting.results["panoptic"]
+    streets = evaluate(settings, target="streets")
+    assert [row["class"] for row in streets.per_class if row["seen"]] == ["cat"]
+    assert {"base", "novel", "harmonic"} <= set(streets.results["semantic"])
+
+
+def test_a_target_may_have_words_of_its_own(settings: Settings, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("0:invalid_class_id\n1:tomcat,cat\n")
+    targets = {**TARGETS, "rooms": {**TARGETS["rooms"], "labels": f"@{names}"}}
+    recipe = Recipe("test", sections={**settings.recipe.sections, "targets": targets})
+    assert with_target(recipe, "rooms").section("vocabulary") == {"labels": f"@{names}"}
+    assert with_target(recipe, "streets").section("vocabulary") == {}
+
+
 def test_a_target_overrides_what_it_says_and_leaves_the_rest(settings: Settings) -> None:
     recipe = with_target(settings.recipe, "rooms")
     assert recipe.section("framing") == {"short_side": 64, "max_side": None}
