@@ -1,11 +1,12 @@
 """From classified masks to a semantic map, a panoptic map and instances.
 
 Mask2Former (Cheng et al., CVPR 2022), section 4, and MaskFormer (NeurIPS 2021), section 3.4, with
-MasQCLIP's scores and thresholds. Masks are upsampled here and nowhere else.
+MasQCLIP's scores and thresholds. All results are gathered tile by tile, so that memory grows with
+the maps and the instances' masks: not with proposals times pixels, nor with classes times pixels.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -15,10 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_cli.structures import Frame, Instances, Segment, Segmentation
+from ovseg_cli.upsampling import Region, tiles
 
 Task = Literal["panoptic", "semantic", "instance"]
 TASKS: tuple[Task, ...] = ("panoptic", "semantic", "instance")
-CHUNK = 1 << 24  # most class scores at once: 64 MB in fp32
+CHUNK = 1 << 22  # most class scores at once: 16 MB in fp32
+GROUP = 16  # rows whose maximum is taken before any index is looked for
+EVERYWHERE: Region = (slice(None), slice(None))
+SURELY = 1 - 1e-4  # rounding never loses a winner by this much
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,9 @@ def segment(
 ) -> Segmentation:
     """The results of an image, of its original size.
 
-    Masks that cannot change a result are dropped before they are upsampled.
+    Masks that cannot change a result are dropped before they are upsampled. What is held at once
+    is a tile of all masks, a number or two a pixel, and at the end the instances' masks, a byte a
+    pixel each.
 
     Args:
         class_probabilities: (N, K) object score included, where a system has one.
@@ -65,50 +72,30 @@ def segment(
         options: thresholds; their defaults are MasQCLIP's.
     """
     options = options or InferenceOptions()
-    queries, labels, scores = _top_instances(class_probabilities, is_thing, options)
-    needed = torch.zeros(len(class_probabilities), dtype=torch.bool, device=mask_logits.device)
+    semantic = panoptic = scored = None
+    queries = []
     if "semantic" in tasks:
-        needed |= (class_probabilities > 0).any(-1)
+        semantic = torch.zeros(frame.original, dtype=torch.int64, device=mask_logits.device)
+        queries.append((class_probabilities > 0).any(-1).nonzero()[:, 0])
     if "panoptic" in tasks:
-        needed |= (class_probabilities > options.object_threshold).any(-1)
+        panoptic = _PanopticMap(class_probabilities, is_thing, frame.original, options)
+        queries.append(panoptic.queries)
     if "instance" in tasks:
-        needed[queries] = True
-    logits = upsample(mask_logits[needed], frame)
-    probabilities, class_probabilities = logits.sigmoid(), class_probabilities[needed]
-    panoptic: Tensor | None = None
-    segments: tuple[Segment, ...] = ()
-    if "panoptic" in tasks:
-        panoptic, segments = panoptic_map(
-            class_probabilities,
-            probabilities,
-            is_thing,
-            object_threshold=options.object_threshold,
-            overlap_threshold=options.overlap_threshold,
-            reject_background=options.reject_background,
-        )
-    rows = needed.cumsum(0)[queries] - 1
-    return Segmentation(
-        panoptic,
-        segments,
-        semantic_map(class_probabilities, probabilities) if "semantic" in tasks else None,
-        _without_empty(_scored(rows, labels, scores, logits, probabilities))
-        if "instance" in tasks
-        else None,
-    )
-
-
-def upsample(mask_logits: Float[Tensor, "N h w"], frame: Frame) -> Float[Tensor, "N H W"]:
-    """Mask logits at the original image's size: bilinear to the padded size, cropped, bilinear.
-
-    Args:
-        mask_logits: (N, h, w) covering the padded frame.
-        frame: how they lie in the image.
-    """
-    if not len(mask_logits):
-        return mask_logits.new_zeros((0, *frame.original))
-    height, width = frame.resized
-    framed = _resized(mask_logits, frame.padded)[:, :height, :width]
-    return _resized(framed, frame.original)
+        scored = _InstanceScores(class_probabilities, is_thing, options)
+        queries.append(scored.queries)
+    needed = torch.cat(queries).unique() if queries else class_probabilities.new_zeros(0).long()
+    for tile in tiles(mask_logits[needed], frame):
+        probabilities = tile.logits.sigmoid()
+        if semantic is not None:
+            semantic[tile.region] = semantic_map(class_probabilities[needed], probabilities)
+        if panoptic:
+            panoptic.add(tile.region, _rows(probabilities, needed, panoptic.queries))
+        if scored:
+            own = _rows(tile.logits, needed, scored.queries)
+            scored.add(own, _rows(probabilities, needed, scored.queries))
+    ids, segments = panoptic.result() if panoptic else (None, ())
+    found = scored.result(mask_logits, frame) if scored else None
+    return Segmentation(ids, segments, semantic, found)
 
 
 def semantic_scores(
@@ -128,19 +115,23 @@ def semantic_map(
 ) -> Int[Tensor, "H W"]:
     """The best class at every pixel; memory does not grow with the number of classes.
 
+    Classes that are nowhere the best, whatever the masks do between their lowest and highest
+    probability, are left out.
+
     Args:
         class_probabilities: (N, K).
         mask_probabilities: (N, H, W).
     """
     size = mask_probabilities.shape[1:]
-    step = max(1, CHUNK // max(1, size.numel()))
-    best = mask_probabilities.new_full(size, -1.0)
-    labels = torch.zeros(size, dtype=torch.int64, device=best.device)
-    for start in range(0, class_probabilities.shape[1], step):
-        scores = semantic_scores(class_probabilities[:, start : start + step], mask_probabilities)
-        chunk_best, chunk_labels = scores.max(0)
+    lowest, highest = mask_probabilities.flatten(1).aminmax(dim=1)
+    classes = _contenders(highest @ class_probabilities, lowest @ class_probabilities)
+    step = max(1, CHUNK // size.numel())
+    best, labels = mask_probabilities.new_full(size, -1.0).flatten(), classes.new_zeros(size)
+    for chunk in classes.split(step):
+        scores = semantic_scores(class_probabilities[:, chunk], mask_probabilities)
+        chunk_best, places = _best(scores.flatten(1))
         better = chunk_best > best
-        labels = torch.where(better, chunk_labels + start, labels)
+        labels = torch.where(better.view(size), chunk[places].view(size), labels)
         best = torch.where(better, chunk_best, best)
     return labels
 
@@ -167,23 +158,15 @@ def panoptic_map(
         overlap_threshold: won pixels per pixel of the mask, at least.
         reject_background: leaves out masks whose best class has less than the background.
     """
+    options = InferenceOptions(
+        object_threshold=object_threshold,
+        overlap_threshold=overlap_threshold,
+        reject_background=reject_background,
+    )
     size = mask_probabilities.shape[1:]
-    scores, labels = class_probabilities.max(-1)
-    keep = scores > object_threshold
-    if reject_background:
-        keep &= scores > 1 - class_probabilities.sum(-1)
-    scores, labels, masks = scores[keep], labels[keep], mask_probabilities[keep]
-    if not len(masks):
-        return torch.zeros(size, dtype=torch.int32, device=masks.device), ()
-    winner = (scores[:, None, None] * masks).argmax(0)  # (H, W)
-    inside = masks.gather(0, winner[None])[0] >= 0.5
-    count = len(masks)
-    won = winner.flatten().bincount(minlength=count)
-    own = (masks >= 0.5).flatten(1).sum(1)
-    areas = winner[inside].bincount(minlength=count)
-    good = (areas > 0) & (won >= overlap_threshold * own)
-    ids, segments = _segments(scores, labels, areas, good, is_thing)
-    return torch.where(inside, ids[winner], 0), segments
+    part = _PanopticMap(class_probabilities, is_thing, (size[0], size[1]), options)
+    part.add(EVERYWHERE, mask_probabilities[part.queries])
+    return part.result()
 
 
 def instances(
@@ -201,65 +184,138 @@ def instances(
         is_thing: (K,) True for things.
         options: how many, and ranked among which classes.
     """
-    queries, labels, scores = _top_instances(class_probabilities, is_thing, options)
-    return _scored(queries, labels, scores, mask_logits, mask_logits.sigmoid())
+    part = _InstanceScores(class_probabilities, is_thing, options)
+    own = mask_logits[part.queries]
+    part.add(own, own.sigmoid())
+    scores, order = part.ranked()
+    return Instances(own[part.rows[order]] > 0, part.labels[order], scores)
 
 
-def _resized(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(masks.shape[1:]) == size:
-        return masks
-    return F.interpolate(masks[None], size, mode="bilinear", align_corners=False)[0]
+class _PanopticMap:
+    """Which mask wins each pixel, gathered region by region, and the segments that come of it."""
+
+    def __init__(
+        self,
+        class_probabilities: Tensor,
+        is_thing: Tensor,
+        size: tuple[int, int],
+        options: InferenceOptions,
+    ) -> None:
+        scores, labels = class_probabilities.max(-1)
+        keep = scores > options.object_threshold
+        if options.reject_background:
+            keep &= scores > 1 - class_probabilities.sum(-1)
+        self.queries = keep.nonzero()[:, 0]
+        self.scores, self.labels = scores[keep], labels[keep]
+        self.is_thing, self.overlap_threshold = is_thing, options.overlap_threshold
+        self.own = torch.zeros_like(self.labels)
+        # the winner n of a pixel, or n + the number of masks where the pixel is outside mask n
+        self.places = torch.zeros(size, dtype=torch.int32, device=scores.device)
+
+    def add(self, region: Region, probabilities: Tensor) -> None:
+        """Takes in a region's mask probabilities (n, r, c) of the kept queries."""
+        if not len(self.queries):
+            return
+        flat = probabilities.flatten(1)
+        self.own += (flat >= 0.5).view(torch.uint8).sum(1)
+        lowest, highest = flat.aminmax(dim=1)
+        rows = _contenders(highest * self.scores, lowest * self.scores)
+        _, winner = _best(flat[rows] * self.scores[rows, None])
+        winner = rows[winner]
+        outside = flat.gather(0, winner[None])[0] < 0.5
+        places = winner + len(self.queries) * outside
+        self.places[region] = places.view(probabilities.shape[1:]).int()
+
+    def result(self) -> tuple[Tensor, tuple[Segment, ...]]:
+        """Segment ids and segments."""
+        count = len(self.queries)
+        if not count:
+            return self.places, ()
+        inside, outside = self.places.flatten().bincount(minlength=2 * count).split(count)
+        ids, segments = self._segments(inside.tolist(), (inside + outside).tolist())
+        table = self.places.new_tensor([*ids, *[0] * count])
+        return table.index_select(0, self.places.flatten()).view_as(self.places), segments
+
+    def _segments(self, areas: list[int], won: list[int]) -> tuple[list[int], tuple[Segment, ...]]:
+        """The segment id of every kept query, 0 for none."""
+        labels, own = self.labels.tolist(), self.own.tolist()
+        things, scores = self.is_thing[self.labels].tolist(), self.scores.tolist()
+        found: list[Segment] = []
+        ids, stuff_id = [0] * len(labels), dict[int, int]()
+        for query, label in enumerate(labels):
+            if not areas[query] or won[query] / own[query] < self.overlap_threshold:
+                continue
+            new = len(found) + 1
+            ids[query] = new if things[query] else stuff_id.setdefault(label, new)
+            if ids[query] == new:
+                found.append(Segment(new, label, things[query], scores[query], areas[query]))
+                continue
+            first = found[ids[query] - 1]
+            score, area = max(first.score, scores[query]), first.area + areas[query]
+            found[first.id - 1] = replace(first, score=score, area=area)
+        return ids, tuple(found)
 
 
-def _segments(
-    scores: Tensor, labels: Tensor, areas: Tensor, good: Tensor, is_thing: Tensor
-) -> tuple[Tensor, tuple[Segment, ...]]:
-    things = is_thing[labels].tolist()
-    found: list[Segment] = []
-    stuff_id: dict[int, int] = {}
-    ids = torch.zeros_like(labels, dtype=torch.int32)
-    rows = zip(scores.tolist(), labels.tolist(), areas.tolist(), good.tolist(), strict=True)
-    for query, (score, label, area, kept) in enumerate(rows):
-        if not kept:
-            continue
-        if not things[query] and label in stuff_id:
-            first = found[stuff_id[label] - 1]
-            found[first.id - 1] = Segment(
-                first.id, label, False, max(first.score, score), first.area + area
-            )
-            ids[query] = first.id
-            continue
-        found.append(Segment(len(found) + 1, label, things[query], score, area))
-        ids[query] = len(found)
-        if not things[query]:
-            stuff_id[label] = len(found)
-    return ids, tuple(found)
+class _InstanceScores:
+    """The best pairs of mask and thing class, and how sure their masks are, region by region."""
+
+    def __init__(
+        self, class_probabilities: Tensor, is_thing: Tensor, options: InferenceOptions
+    ) -> None:
+        classes, ranked = class_probabilities.shape[1], class_probabilities
+        if options.top_k_over == "things":
+            ranked = ranked.masked_fill(~is_thing, -1.0)
+        scores, places = ranked.flatten().topk(min(options.top_k, ranked.numel()))
+        labels = places % classes
+        keep = is_thing[labels]
+        self.labels, self.scores = labels[keep], scores[keep]
+        self.queries, self.rows = (places // classes)[keep].unique(return_inverse=True)
+        self.areas = torch.zeros_like(self.queries)
+        self.sums = scores.new_zeros(len(self.queries))
+
+    def add(self, logits: Tensor, probabilities: Tensor) -> None:
+        """Takes in a region's masks (n, r, c) of the queries."""
+        inside = logits > 0
+        self.areas += inside.view(torch.uint8).flatten(1).sum(1)
+        self.sums += (probabilities * inside).flatten(1).sum(1)
+
+    def ranked(self) -> tuple[Tensor, Tensor]:
+        """Final scores, best first, and the order of the pairs."""
+        quality = self.sums / (self.areas + 1e-6)
+        return (self.scores * quality[self.rows]).sort(descending=True, stable=True)
+
+    def result(self, mask_logits: Tensor, frame: Frame) -> Instances:
+        """The instances that have a pixel; their masks (I, H, W) are made here, in their order."""
+        scores, order = self.ranked()
+        found = self.areas[self.rows[order]] > 0
+        scores, order = scores[found], order[found]
+        rows, places = self.rows[order].unique(return_inverse=True)
+        size = (len(order), *frame.original)
+        masks = torch.zeros(size, dtype=torch.bool, device=mask_logits.device)
+        for tile in tiles(mask_logits[self.queries[rows]], frame):
+            masks[:, *tile.region] = (tile.logits > 0)[places]
+        return Instances(masks, self.labels[order], scores)
 
 
-def _top_instances(
-    class_probabilities: Tensor, is_thing: Tensor, options: InferenceOptions
-) -> tuple[Tensor, Tensor, Tensor]:
-    classes = class_probabilities.shape[1]
-    ranked = class_probabilities
-    if options.top_k_over == "things":
-        ranked = ranked.masked_fill(~is_thing, -1.0)
-    scores, places = ranked.flatten().topk(min(options.top_k, ranked.numel()))
-    queries, labels = places // classes, places % classes
-    keep = is_thing[labels]
-    return queries[keep], labels[keep], scores[keep]
+def _contenders(highest: Tensor, lowest: Tensor) -> Tensor:
+    """The rows that can be the best, as none is below its lowest or above its highest value."""
+    beaten = highest < SURELY * lowest.max()
+    return (~beaten).nonzero()[:, 0]
 
 
-def _scored(
-    queries: Tensor, labels: Tensor, scores: Tensor, mask_logits: Tensor, probabilities: Tensor
-) -> Instances:
-    masks = mask_logits > 0
-    areas = masks.flatten(1).sum(1)
-    quality = (probabilities * masks).flatten(1).sum(1) / areas.clamp(min=1)
-    final = scores * quality[queries]
-    order = final.argsort(descending=True, stable=True)
-    return Instances(masks[queries[order]], labels[order], final[order])
+def _best(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The highest value (P,) of each column of (N, P), and its first row.
+
+    In two rounds, first among groups of rows: a maximum costs a tenth of what its place costs.
+    """
+    count, columns = values.shape
+    padded = F.pad(values, (0, 0, 0, -count % GROUP), value=float("-inf"))
+    groups = padded.view(-1, GROUP, columns)
+    group = groups.amax(1).max(0).indices
+    best, row = groups.gather(0, group.expand(1, GROUP, columns))[0].max(0)
+    return best, group * GROUP + row
 
 
-def _without_empty(found: Instances) -> Instances:
-    keep = found.masks.flatten(1).any(1)
-    return Instances(found.masks[keep], found.labels[keep], found.scores[keep])
+def _rows(values: Tensor, of: Tensor, wanted: Tensor) -> Tensor:
+    """Those rows of `values`, one for each of `of`, that are for `wanted`; both ascend."""
+    return values if len(of) == len(wanted) else values[torch.searchsorted(of, wanted)]

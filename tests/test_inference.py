@@ -1,13 +1,18 @@
 """Inference beside slow, obvious loops, and on cases worked by hand."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain import inference as plain
 from torch import Tensor
-from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from ovseg_cli import inference
+from ovseg_cli import inference, upsampling
 from ovseg_cli.inference import (
     InferenceOptions,
     instances,
@@ -15,9 +20,9 @@ from ovseg_cli.inference import (
     segment,
     semantic_map,
     semantic_scores,
-    upsample,
 )
-from ovseg_cli.structures import Frame, Segment
+from ovseg_cli.structures import Frame, Segmentation
+from ovseg_cli.upsampling import upsample
 
 
 def scene(seed: int, masks: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -31,51 +36,140 @@ def scene(seed: int, masks: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
     return probabilities, logits, is_thing
 
 
-def plain_panoptic(
-    probabilities: Tensor, masks: Tensor, is_thing: Tensor, object_threshold: float, overlap: float
-) -> tuple[Tensor, list[Segment]]:
-    """One mask after the other, as the papers describe it."""
-    kept = [n for n in range(len(masks)) if probabilities[n].max() > object_threshold]
-    found: list[Segment] = []
-    result = torch.zeros(masks.shape[1:], dtype=torch.int32)
-    if not kept:
-        return result, found
-    weighted = torch.stack([probabilities[n].max() * masks[n] for n in kept])
-    for place, n in enumerate(kept):
-        score, label = probabilities[n].max(), int(probabilities[n].argmax())
-        won = weighted.argmax(0) == place
-        area = won & (masks[n] >= 0.5)
-        if not area.any() or won.sum() / (masks[n] >= 0.5).sum() < overlap:
-            continue
-        same = [s for s in found if s.label == label and not s.is_thing]
-        if same:
-            result[area] = same[0].id
-            continue
-        found.append(Segment(len(found) + 1, label, bool(is_thing[label]), float(score), 0))
-        result[area] = found[-1].id
-    return result, found
+def share_of_difference(found: Tensor | None, expected: Tensor) -> float:
+    assert found is not None
+    assert found.shape == expected.shape
+    return (found != expected).sum().item() / max(1, expected.numel())
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.integers(0, 10_000), st.integers(0, 8), st.integers(1, 5), st.sampled_from([0.0, 0.4]))
-def test_panoptic_maps_equal_the_plain_loop(
-    seed: int, masks: int, classes: int, threshold: float
+@st.composite
+def frames(draw: st.DrawFn) -> tuple[tuple[int, int], Frame]:
+    """A mask grid and a frame: odd sizes, padding, an original that is smaller or larger."""
+    grid = (draw(st.integers(1, 9)), draw(st.integers(1, 9)))
+    padded = tuple(draw(st.sampled_from([side, 4 * side])) for side in grid)
+    resized = tuple(draw(st.integers(-(-side // 2), side)) for side in padded)
+    original = tuple(draw(st.integers(1, 40)) for _ in padded)
+    return grid, Frame(padded, resized, original)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 10_000),
+    frames(),
+    st.sampled_from([0, 1, 2, 7, 40]),
+    st.sampled_from([1, 2, 5, 30]),
+    st.sampled_from([0.0, 0.3]),
+    st.sampled_from([0.2, 0.8]),
+    st.sampled_from([1, 7, 100]),
+)
+def test_the_three_results_equal_the_published_way(
+    seed: int,
+    shape: tuple[tuple[int, int], Frame],
+    masks: int,
+    classes: int,
+    object_threshold: float,
+    overlap_threshold: float,
+    top_k: int,
 ) -> None:
-    probabilities, logits, is_thing = scene(seed, masks, classes)
-    found, segments = panoptic_map(
-        probabilities,
-        logits.sigmoid(),
-        is_thing,
-        object_threshold=threshold,
-        overlap_threshold=0.6,
+    (grid, frame), generator = shape, torch.Generator().manual_seed(seed)
+    probabilities, _, is_thing = scene(seed, masks, classes)
+    mask_logits = 3 * torch.randn(masks, *grid, generator=generator)
+    options = InferenceOptions(
+        object_threshold=object_threshold,
+        overlap_threshold=overlap_threshold,
+        reject_background=True,
+        top_k=top_k,
     )
-    expected, plain = plain_panoptic(probabilities, logits.sigmoid(), is_thing, threshold, 0.6)
-    assert torch.equal(found, expected)
-    assert [(s.id, s.label, s.is_thing) for s in segments] == [
-        (s.id, s.label, s.is_thing) for s in plain
-    ]
-    for one in segments:
-        assert one.area == int((found == one.id).sum())
+    with small_tiles():
+        found = segment(probabilities, mask_logits, frame, is_thing, options=options)
+    check_beside_plain(found, probabilities, mask_logits, frame, is_thing, options)
+
+
+@pytest.mark.parametrize("classes", [1, 3000])
+def test_so_do_those_of_few_and_of_many_classes(classes: int) -> None:
+    probabilities, mask_logits, is_thing = scene(1, 20, classes)
+    frame = Frame((48, 40), (47, 33), (60, 41))
+    options = InferenceOptions(object_threshold=0.0, overlap_threshold=0.3, reject_background=True)
+    with small_tiles():
+        found = segment(probabilities, mask_logits, frame, is_thing, options=options)
+    check_beside_plain(found, probabilities, mask_logits, frame, is_thing, options)
+
+
+@contextmanager
+def small_tiles(values: int = 256) -> Iterator[None]:
+    """Tiles and chunks of classes of about so many values."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upsampling, "CPU_TILE", values)
+        patch.setattr(upsampling, "SMALLEST_SIDE", 6)
+        patch.setattr(inference, "CHUNK", values)
+        yield
+
+
+def check_beside_plain(
+    found: Segmentation,
+    probabilities: Tensor,
+    mask_logits: Tensor,
+    frame: Frame,
+    is_thing: Tensor,
+    options: InferenceOptions,
+) -> None:
+    """Labels but for a tie or two, segments, and instances in any order of equal scores."""
+    logits = plain.upsampled(mask_logits, frame)
+    ties = max(1e-3, 1.5 / logits[0].numel()) if len(logits) else 0
+    expected = plain.semantic(probabilities, logits).argmax(0)
+    assert share_of_difference(found.semantic, expected) <= ties
+    panoptic, segments = plain.panoptic(
+        probabilities,
+        1 - probabilities.sum(-1),
+        logits,
+        is_thing,
+        object_threshold=options.object_threshold,
+        overlap_threshold=options.overlap_threshold,
+    )
+    assert share_of_difference(found.panoptic, panoptic) <= ties
+    assert [(s.id, s.label, s.is_thing) for s in found.segments] == segments
+    for one in found.segments:
+        assert one.area == int((found.panoptic == one.id).sum())
+    masks, labels, scores = plain.instances(probabilities, logits, is_thing, top_k=options.top_k)
+    some = masks.flatten(1).any(1)
+    order = scores[some].argsort(descending=True)
+    assert found.instances is not None
+    torch.testing.assert_close(found.instances.scores, scores[some][order], atol=1e-5, rtol=1e-5)
+    assert sorted(found.instances.labels.tolist()) == sorted(labels[some].tolist())
+    assert share_of_difference(found.instances.masks, masks[some][order]) <= ties
+
+
+VALUES = 1 << 16
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the most values of a floating-point tensor that an operation gives."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                self.values = max(self.values, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("task", inference.TASKS)
+def test_no_tensor_has_a_number_for_every_mask_or_class_and_pixel(task: inference.Task) -> None:
+    count, size = 20, (360, 480)
+    probabilities, mask_logits, is_thing = scene(2, count, 200)
+    frame = Frame((96, 80), (96, 80), size)
+    with small_tiles(VALUES), LargestTensor() as largest:
+        segment(
+            probabilities,
+            mask_logits,
+            frame,
+            is_thing | True,
+            tasks=(task,),
+            options=InferenceOptions(object_threshold=0.0),
+        )
+    assert largest.values <= 2 * VALUES + size[0] * size[1]
 
 
 def test_stuff_of_one_class_is_one_segment_and_things_stay_apart() -> None:
@@ -103,14 +197,6 @@ def test_the_semantic_map_is_the_same_in_any_number_of_chunks(
     expected = semantic_scores(probabilities, logits.sigmoid()).argmax(0)
     monkeypatch.setattr(inference, "CHUNK", budget)
     assert torch.equal(semantic_map(probabilities, logits.sigmoid()), expected)
-
-
-def test_masks_are_upsampled_to_the_padded_size_cropped_and_resized() -> None:
-    logits = torch.randn(2, 8, 16)
-    frame = Frame(padded=(32, 64), resized=(30, 50), original=(60, 100))
-    expected = F.interpolate(logits[None], (32, 64), mode="bilinear")[:, :, :30, :50]
-    expected = F.interpolate(expected, (60, 100), mode="bilinear")[0]
-    torch.testing.assert_close(upsample(logits, frame), expected)
 
 
 @settings(deadline=None, max_examples=30)

@@ -7,7 +7,7 @@ PACKAGE = Path(ovseg_cli.__file__).parent
 LAYERS = [
     {"errors"},
     {"structures", "recipe", "storage"},
-    {"run", "device", "torchvision_ops", "progress", "ensemble"},
+    {"run", "device", "torchvision_ops", "progress", "ensemble", "upsampling"},
     {"classification", "inference"},
     {
         "clip",

@@ -17,10 +17,11 @@ from torch.nn import functional as F
 from ovseg_cli.checkpoints.maskclip import import_maskclip
 from ovseg_cli.classification import Classification, class_logits
 from ovseg_cli.clip.loading import load_weights
-from ovseg_cli.inference import InferenceOptions, instances, panoptic_map, segment, upsample
+from ovseg_cli.inference import InferenceOptions, instances, panoptic_map, segment
 from ovseg_cli.inference import semantic_scores as semantic_scores_of
 from ovseg_cli.mask_encoders.relative_mask_attention import RelativeMaskAttention
 from ovseg_cli.structures import EncodedMasks, Frame, FramedImage, Proposals, TextEmbeddings
+from ovseg_cli.upsampling import upsample
 
 CASES = pytest.mark.parametrize("path", cases("maskclip_infer_"))
 

@@ -19,10 +19,10 @@ from ovseg_cli.inference import (
     panoptic_map,
     segment,
     semantic_scores,
-    upsample,
 )
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.structures import Frame, FramedImage, Proposals, TextEmbeddings
+from ovseg_cli.upsampling import upsample
 
 CASES = pytest.mark.parametrize("path", cases("masqclip_infer_"))
 
