@@ -42,10 +42,16 @@ def crop_side_for(clip: ClipEncoder, side: int | None) -> int:
         side: as the recipe has it; None for the tower's own.
 
     Raises:
-        RecipeError: it is larger than the tower's or no multiple of its patch.
+        RecipeError: it is larger than the tower's, no multiple of its patch, or not the own side of
+            a ResNet, whose attention pooling sees that one alone.
     """
-    if side is None:
+    if side is None or side == clip.resolution:
         return clip.resolution
+    if hasattr(clip.model.visual, "attnpool"):
+        raise RecipeError(
+            f"[evaluate] crop_side: {side}: a ResNet's CLIP sees crops at its own "
+            f"{clip.resolution} pixels alone; leave it out"
+        )
     _, patch = window_grid(clip.model)
     if side > clip.resolution or side % patch or side < patch:
         raise RecipeError(

@@ -4,6 +4,9 @@ import pytest
 import torch
 from tiny_clip import tiny_clip
 
+from ovseg_cli.clip.encoder import ClipEncoder  # first: it makes torchvision importable
+
+import open_clip  # isort: skip
 from ovseg_cli.clip.pair_encoder import encode_windows
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.stages.crops import crop_around, crop_side_for, name_crops
@@ -65,3 +68,14 @@ def test_a_side_that_does_not_fit_the_tower_is_refused() -> None:
             crop_side_for(clip, side)
     texts = TextEmbeddings(torch.randn(2, 16), torch.arange(2))
     assert name_crops(clip, texts, torch.rand(2, 3, 16, 16) * 255).shape == (2,)
+
+
+def test_a_resnet_sees_crops_at_its_own_size() -> None:
+    vision = {"layers": (1, 1, 1, 1), "width": 8, "head_width": 8, "image_size": 32}
+    text = {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
+    clip = ClipEncoder(open_clip.CLIP(16, vision, text).eval())
+    assert crop_side_for(clip, None) == crop_side_for(clip, 32) == 32
+    with pytest.raises(RecipeError, match=r"crop_side: 16: a ResNet's CLIP .* own 32 pixels alone"):
+        crop_side_for(clip, 16)
+    texts = TextEmbeddings(torch.randn(2, 16), torch.arange(2))
+    assert name_crops(clip, texts, torch.rand(3, 3, 32, 32)).shape == (3,)
