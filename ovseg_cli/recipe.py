@@ -32,6 +32,7 @@ SECTIONS = (
     "train_clip",
     "train_proposals",
     "distill",
+    "mine_captions",
     "tune_clip",
     "evaluate",
     "targets",
@@ -268,11 +269,11 @@ def _coerced(section: str, key: str, value: Any, hint: Any) -> Any:
 
 
 def _out_of_range(section: str, key: str, error: ValidationError) -> str | None:
-    first = error.errors()[0]
-    if first["type"] not in RANGE_ERRORS:
+    found = next((one for one in error.errors() if one["type"] in RANGE_ERRORS), None)
+    if found is None:
         return None
-    bound = first["msg"].removeprefix("Input should be ")
-    return f"[{section}] {key}: {json.dumps(first['input'], default=str)} is not {bound}"
+    bound = found["msg"].removeprefix("Input should be ")
+    return f"[{section}] {key}: {json.dumps(found['input'], default=str)} is not {bound}"
 
 
 def _allows(hint: Any, kind: type) -> bool:
@@ -284,6 +285,8 @@ def _hint_name(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return "one of " + ", ".join(str(value) for value in arguments)
+    if origin is tuple and arguments[1:] == (...,):
+        return f"a list of {_hint_name(arguments[0])}"
     if origin is Annotated:
         return _hint_name(arguments[0])
     if origin in (types.UnionType, typing.Union):

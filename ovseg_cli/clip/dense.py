@@ -36,7 +36,9 @@ class DenseClip(nn.Module):
         clip: its image tower is a ConvNeXt or a ResNet, with four levels at strides 4, 8, 16 and
             32, or a plain vision transformer, with one level of its patches.
         trainable: False shares the CLIP's own tower; True copies it, to be trained (FC-CLIP's
-            table 6), all but what no level reads, the step into the joint space.
+            table 6), all but what no level reads, the step into the joint space. It stays in
+            evaluation mode: CLIP's statistics are kept, so that a batch is learned the same however
+            it is spread over processes.
 
     Raises:
         CheckpointError: the image tower is of another kind.
@@ -69,6 +71,10 @@ class DenseClip(nn.Module):
             cast(Any, self.tower.visual)._apply(fn, recurse)
         super()._apply(fn, recurse)
         return self
+
+    def train(self, mode: bool = True) -> "DenseClip":
+        """Evaluation mode always; what is trainable learns in it."""
+        return super().train(False)
 
     @property
     def stride(self) -> int:

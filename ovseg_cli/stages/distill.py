@@ -16,7 +16,7 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from ovseg_cli.checkpoints.run_parts import proposer_of
+from ovseg_cli.checkpoints.run_parts import proposer_of, vocabulary_json
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.losses.pseudo_masks import Overlap
 from ovseg_cli.losses.set_criterion import seed_of
@@ -138,6 +138,7 @@ def distill(settings: Settings) -> list[Outcome]:
         CheckpointError: the teacher's weights are damaged or of another model.
     """
     recipe = settings.recipe
+    _check_proposer(recipe.section("proposer"))
     options = build(STAGE, recipe.section(STAGE), DistillOptions)
     section = recipe.section("train_proposals")
     training = options.training(build("train_proposals", section, TrainProposalsOptions))
@@ -219,7 +220,9 @@ def _student(
         device=device,
     )
     if distributed.is_main():
-        model = {"name": name, "options": settings.recipe.section("proposer")}
+        words = vocabulary_json(dataset.vocabulary)
+        section = settings.recipe.section("proposer")
+        model = {"name": name, "options": section, "vocabulary": words}
         run.save_artifact("proposals", student_name, student.state_dict(), model)
     images = options.statistics_images
     return {
@@ -230,6 +233,14 @@ def _student(
         "losses": result.losses,
         "pseudo_masks": teacher_masks.quality(judged, training.image_size, images=images),
     }
+
+
+def _check_proposer(section: dict[str, Any]) -> None:
+    if section.get("name") == "clip_mask2former":
+        raise RecipeError(
+            "[proposer] name: clip_mask2former learns the masks' classes, and the masks that a "
+            "teacher finds have none; distil mask2former or mask_rcnn"
+        )
 
 
 def _check_name(name: str) -> None:

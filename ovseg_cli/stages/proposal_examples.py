@@ -1,9 +1,9 @@
-"""The batches of training a proposer: images and their annotated masks, whatever their class."""
+"""The batches of training a proposer: images and their annotated masks, with their classes."""
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ovseg_cli.datasets.coco import CocoDataset
@@ -18,18 +18,20 @@ class Batch(NamedTuple):
         images: RGB, 0 to 255.
         masks: (M, S, S) of each image, True inside.
         image_ids: of each image.
+        labels: (M,) of each image, the masks' classes; empty where they do not matter.
     """
 
     images: Float[Tensor, "B 3 S S"]
     masks: tuple[Bool[Tensor, "M S S"], ...]
     image_ids: tuple[int, ...]
+    labels: tuple[Int[Tensor, " M"], ...] = ()
 
 
 class ProposalExamples:
     """The batches of a dataset, each a pure function of the step.
 
     Args:
-        dataset: its annotated segments that are no crowd are learned, whatever their class.
+        dataset: its annotated segments that are no crowd are learned.
         options: the batch and its augmentation.
         seed: of order and augmentation.
 
@@ -49,4 +51,5 @@ class ProposalExamples:
         samples = self.images.samples_at(step)
         images = torch.stack([sample.image for sample in samples]).float()
         masks = tuple(sample.masks[~sample.is_crowd] for sample in samples)
-        return Batch(images, masks, tuple(sample.image_id for sample in samples))
+        labels = tuple(sample.labels[~sample.is_crowd] for sample in samples)
+        return Batch(images, masks, tuple(sample.image_id for sample in samples), labels)

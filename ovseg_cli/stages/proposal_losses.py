@@ -1,16 +1,17 @@
 """The losses of every proposer that can be trained, on batches of annotated masks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ovseg_cli.losses.set_criterion import MaskTargets, seed_of
-from ovseg_cli.proposers import Mask2Former, MaskRcnn
+from ovseg_cli.proposers import ClipMask2Former, Mask2Former, MaskRcnn
 from ovseg_cli.proposers.mask_rcnn import AnnotatedMasks
 from ovseg_cli.stages.proposal_examples import Batch
 from ovseg_cli.stages.proposal_options import TrainProposalsOptions
+from ovseg_cli.structures import TextEmbeddings
 
 
 def proposal_losses(
@@ -21,32 +22,57 @@ def proposal_losses(
     seed: int,
     step: int,
     device: torch.device,
+    texts: TextEmbeddings | None = None,
 ) -> dict[str, Tensor]:
     """The weighted losses of a batch, each proposer's own.
 
     Args:
         module: the proposer, or its wrapper for several processes.
-        batch: images and masks, all of the one class "object".
+        batch: images and masks.
         options: the weights of the losses, and where masks are compared.
         seed: of the random points, anchors and regions.
         step: the training step.
         device: where the module is.
+        texts: the words of the classes on the device, for a proposer that learns classes; for
+            others all masks are of the one class "object".
     """
     here = batch._replace(
-        images=batch.images.to(device), masks=tuple(masks.to(device) for masks in batch.masks)
+        images=batch.images.to(device),
+        masks=tuple(masks.to(device) for masks in batch.masks),
+        labels=tuple(labels.to(device) for labels in batch.labels),
     )
     proposer = module.module if isinstance(module, DistributedDataParallel) else module
+    if isinstance(proposer, ClipMask2Former):
+        return _class_losses(module, here, options, seed, step, texts)
     return LOSSES[type(proposer)](module, here, options, seed, step)
 
 
-def _set_losses(
+def _class_losses(
+    module: nn.Module,
+    batch: Batch,
+    options: TrainProposalsOptions,
+    seed: int,
+    step: int,
+    texts: TextEmbeddings | None,
+) -> dict[str, Tensor]:
+    predictions = module(batch.images, texts)
+    targets = _targets(batch, batch.labels)
+    return options.criterion()(predictions, targets, seed=seed, step=step)
+
+
+def _object_losses(
     module: nn.Module, batch: Batch, options: TrainProposalsOptions, seed: int, step: int
 ) -> dict[str, Tensor]:
-    targets = [
-        MaskTargets(masks.float(), masks.new_zeros(len(masks), dtype=torch.int64), image_id)
-        for masks, image_id in zip(batch.masks, batch.image_ids, strict=True)
-    ]
+    one_class = [masks.new_zeros(len(masks), dtype=torch.int64) for masks in batch.masks]
+    targets = _targets(batch, one_class)
     return options.criterion()(module(batch.images), targets, seed=seed, step=step)
+
+
+def _targets(batch: Batch, labels: Sequence[Tensor]) -> list[MaskTargets]:
+    return [
+        MaskTargets(masks.float(), of_image, image_id)
+        for masks, of_image, image_id in zip(batch.masks, labels, batch.image_ids, strict=True)
+    ]
 
 
 def _region_losses(
@@ -61,6 +87,6 @@ def _region_losses(
 
 
 LOSSES: dict[type[nn.Module], Callable[..., dict[str, Tensor]]] = {
-    Mask2Former: _set_losses,
+    Mask2Former: _object_losses,
     MaskRcnn: _region_losses,
 }

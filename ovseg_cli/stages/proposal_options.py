@@ -17,7 +17,7 @@ from ovseg_cli.training.optimizer import Decay, adamw, schedule
 
 @dataclass(frozen=True)
 class TrainProposalsOptions:
-    """How to train; the defaults are Mask2Former's, as MasQCLIP's teacher is trained.
+    """How to train; the defaults are Mask2Former's, as MasQCLIP's and FC-CLIP's are trained.
 
     From `class_weight` on, all but `cached_images` are of Mask2Former's loss alone; Mask R-CNN's
     losses all weigh 1.
@@ -29,12 +29,13 @@ class TrainProposalsOptions:
         image_size: side of the square training images, a multiple of 32.
         smallest_scale: least scale of `jitter`.
         largest_scale: greatest scale of `jitter`.
-        backbone_weights: `none`, `imagenet` (torchvision's) or a file of torchvision's layout.
+        backbone_weights: `none`, `imagenet` (torchvision's) or a file of torchvision's layout; a
+            proposer on CLIP's features has no such backbone.
         lr: the learning rate.
-        backbone_lr_factor: of the backbone's learning rate.
+        backbone_lr_factor: of the learning rate of the backbone, or of a CLIP that learns.
         weight_decay: decoupled; none on norms and embeddings.
         decay: of the learning rate: `none`, `step` or `cosine`.
-        milestone: the share of the steps before the drop of `step`.
+        milestone: the share of the steps before the drop of `step`, or several for several drops.
         warmup: steps of linear warm-up.
         gradient_clip: largest norm of the whole gradient; 0 is no clipping.
         class_weight: weight of the class loss, and of the class in matching.
@@ -59,7 +60,7 @@ class TrainProposalsOptions:
     backbone_lr_factor: NonNegativeFloat = 0.1
     weight_decay: NonNegativeFloat = 0.05
     decay: Decay = "none"
-    milestone: Share = 0.9
+    milestone: Share | tuple[Share, ...] = 0.9
     warmup: NonNegativeInt = 0
     gradient_clip: NonNegativeFloat = 0.01
     class_weight: NonNegativeFloat = 2.0
@@ -91,7 +92,7 @@ class TrainProposalsOptions:
 
     def optimizer(self, module: nn.Module) -> torch.optim.AdamW:
         """AdamW, the backbone at its own rate."""
-        factors = {"backbone.": self.backbone_lr_factor}
+        factors = {part: self.backbone_lr_factor for part in ("backbone.", "dense.")}
         return adamw(module, lr=self.lr, weight_decay=self.weight_decay, lr_factors=factors)
 
     def schedule(self) -> Callable[[int], float]:

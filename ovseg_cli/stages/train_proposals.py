@@ -1,12 +1,22 @@
-"""`ovseg train-proposals`: trains a class-agnostic proposer on annotated masks."""
+"""`ovseg train-proposals`: trains a proposer on annotated masks.
 
+Masks have no class, but for FC-CLIP's proposer: it learns the words of the seen classes, of which
+the frozen text tower makes embeddings once (Yu et al., NeurIPS 2023, section 3.3).
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from ovseg_cli.checkpoints.mask2former import load_backbone
-from ovseg_cli.proposers import PROPOSERS, Mask2Former, MaskRcnn
-from ovseg_cli.recipe import build, choose
+from ovseg_cli.checkpoints.run_parts import clip_of, takes_clip, vocabulary_json
+from ovseg_cli.clip.encoder import ClipEncoder
+from ovseg_cli.datasets.coco import CocoDataset
+from ovseg_cli.proposers import PROPOSERS, ClipMask2Former, LearnedProposer
+from ovseg_cli.recipe import Recipe, build, choose
+from ovseg_cli.run import file_hash
+from ovseg_cli.segmenter import VocabularyOptions
 from ovseg_cli.stages.proposal_examples import ProposalExamples
 from ovseg_cli.stages.proposal_losses import proposal_losses
 from ovseg_cli.stages.proposal_options import TrainProposalsOptions
@@ -20,10 +30,14 @@ from ovseg_cli.stages.session import (
     train_split,
 )
 from ovseg_cli.stages.training_images import check_shares, check_side
+from ovseg_cli.structures import TextEmbeddings
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import fit
+from ovseg_cli.vocabulary.templates import TEMPLATES
+from ovseg_cli.vocabulary.text_embeddings import text_embeddings
 
 SECTIONS = ("proposer", "dataset", "train_proposals")
+CLIP_SECTIONS = (*SECTIONS, "clip", "vocabulary")
 
 
 def train_proposals(settings: Settings) -> Outcome:
@@ -34,20 +48,30 @@ def train_proposals(settings: Settings) -> Outcome:
 
     Raises:
         RecipeError: an option that cannot be used.
+        RunError: the proposer reads CLIP's features, and the run directory lacks the CLIP.
         InputError: the dataset has no annotated masks.
-        CheckpointError: the backbone's weights cannot be had.
+        CheckpointError: the backbone's weights cannot be had, or a CLIP without four levels.
     """
     section = settings.recipe.section("train_proposals")
     options = build("train_proposals", section, TrainProposalsOptions)
+    reads_clip = takes_clip(_chosen(settings.recipe.section("proposer"))[1])
     split, kind = train_split(settings), dataset_options(settings).annotations
     return run_stage(
         settings,
         "train-proposals",
         lambda fingerprint: _trained(settings, options, split, fingerprint),
         artifact="proposals/teacher",
-        sections=SECTIONS,
-        inputs=annotation_hashes(settings, f"{kind}_{split}.json", "vocabulary.json"),
+        sections=CLIP_SECTIONS if reads_clip else SECTIONS,
+        inputs=annotation_hashes(settings, f"{kind}_{split}.json", "vocabulary.json")
+        | (_clip_hash(settings) if reads_clip else {}),
     )
+
+
+def _clip_hash(settings: Settings) -> dict[str, str]:
+    made_here = settings.recipe.section("clip").get("name") != "open_clip"
+    if not made_here or not settings.run.has_artifact("clip", "base"):
+        return {}
+    return {"clip/base": file_hash(settings.run.artifact_path("clip", "base"))}
 
 
 def _trained(
@@ -56,18 +80,22 @@ def _trained(
     recipe, device = settings.recipe, settings.device
     check_shares("train_proposals", options.batch_size)
     check_side("train_proposals", options.image_size)
+    dataset, section = dataset_of(settings, split, part="seen"), recipe.section("proposer")
+    clip, texts = None, None
+    if takes_clip(_chosen(section)[1]):
+        clip = clip_of(settings.run, recipe).to(device).eval()
+        texts = _texts(recipe, dataset, clip).to(device)
     torch.manual_seed(recipe.seed)
-    name, proposer = built_proposer(recipe.section("proposer"))
-    if options.backbone_weights != "none":
-        architecture = recipe.section("proposer").get("backbone", "resnet50")
+    name, proposer = built_proposer(section, clip)
+    if not isinstance(proposer, ClipMask2Former) and options.backbone_weights != "none":
+        architecture = section.get("backbone", "resnet50")
         load_backbone(proposer.backbone, options.backbone_weights, architecture=architecture)
-    dataset = dataset_of(settings, split, part="seen")
     examples = ProposalExamples(dataset, options, seed=recipe.seed)
     result = fit(
         proposer.to(device),
         batch_at=examples.batch_at,
         losses_of=lambda module, batch, step: proposal_losses(
-            module, batch, options=options, seed=recipe.seed, step=step, device=device
+            module, batch, options=options, seed=recipe.seed, step=step, device=device, texts=texts
         ),
         optimizer=options.optimizer(proposer),
         schedule=options.schedule(),
@@ -78,7 +106,8 @@ def _trained(
         device=device,
     )
     if distributed.is_main():
-        model = {"name": name, "options": recipe.section("proposer")}
+        words = vocabulary_json(dataset.vocabulary)
+        model = {"name": name, "options": section, "vocabulary": words}
         settings.run.save_artifact("proposals", "teacher", proposer.state_dict(), model)
     return {
         "seconds": round(result.seconds, 1),
@@ -89,12 +118,29 @@ def _trained(
     }
 
 
-def built_proposer(section: dict[str, Any]) -> tuple[str, Mask2Former | MaskRcnn]:
+def _texts(recipe: Recipe, dataset: CocoDataset, clip: ClipEncoder) -> TextEmbeddings:
+    """Every synonym of the classes that are learned, in the recipe's templates."""
+    words = build("vocabulary", recipe.section("vocabulary"), VocabularyOptions)
+    templates = TEMPLATES[words.templates]
+    return text_embeddings(dataset.vocabulary, clip.encode_text, templates=templates)
+
+
+def built_proposer(
+    section: dict[str, Any], clip: ClipEncoder | None = None
+) -> tuple[str, LearnedProposer]:
     """The trainable proposer that a recipe's section describes, with its name.
 
     Args:
         section: the recipe's `proposer`; Mask2Former where it has no `name`.
+        clip: for a proposer that reads CLIP's features.
     """
+    name, target, options = _chosen(section)
+    parts = {"clip": clip} if takes_clip(target) else {}
+    return name, build("proposer", options, target, **parts)
+
+
+def _chosen(
+    section: dict[str, Any],
+) -> tuple[str, Callable[..., LearnedProposer], dict[str, Any]]:
     named = {"name": "mask2former", **section}
-    target, options = choose("proposer", named, PROPOSERS)
-    return str(named["name"]), build("proposer", options, target)
+    return str(named["name"]), *choose("proposer", named, PROPOSERS)

@@ -1,7 +1,7 @@
 """AdamW with the usual exceptions, and learning rates as functions of the step."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -44,21 +44,27 @@ def adamw(
 
 
 def schedule(
-    *, steps: int, warmup: int = 0, decay: Decay = "none", milestone: float = 0.9
+    *,
+    steps: int,
+    warmup: int = 0,
+    decay: Decay = "none",
+    milestone: float | Sequence[float] = 0.9,
 ) -> Callable[[int], float]:
     """The factor on the learning rate at each step.
 
     Args:
         steps: how many steps there are.
         warmup: steps of linear warm-up.
-        decay: `none`, `step` (times 0.1 from the milestone on) or `cosine` (to 0 at the end).
-        milestone: for `step`, the share of the steps before the drop.
+        decay: `none`, `step` (times 0.1 from each milestone on) or `cosine` (to 0 at the end).
+        milestone: for `step`, the share of the steps before the drop, or several.
     """
+    milestones = [milestone] if isinstance(milestone, float | int) else list(milestone)
 
     def factor(step: int) -> float:
         rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
         if decay == "step":
-            return rise * (0.1 if step >= milestone * steps else 1.0)
+            passed = sum(step >= share * steps for share in milestones)
+            return float(rise * 0.1**passed)
         if decay == "cosine":
             done = max(0, step - warmup) / max(1, steps - warmup)
             return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

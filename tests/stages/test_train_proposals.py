@@ -100,6 +100,10 @@ def test_the_artifact_rebuilds_the_trained_proposer(tmp_path, shapes, proposer):
     assert outcome.artifact == "proposals/teacher"
     tensors, model = Run(tmp_path).load_artifact("proposals", "teacher")
     name, trained = built_proposer(model["options"])
+    classes = CocoDataset(shapes, "train", part="seen").vocabulary
+    assert model["vocabulary"]["names"] == list(classes.names)
+    assert [tuple(words) for words in model["vocabulary"]["synonyms"]] == [*classes.synonyms]
+    assert model["vocabulary"]["is_thing"] == list(classes.is_thing)
     trained.load_state_dict(tensors)
     assert name == model["name"] == proposer["name"]
     torch.manual_seed(0)
@@ -214,6 +218,8 @@ def test_a_split_without_masks_is_a_clear_error(shapes):
         ("stepps", 3, "stepps: .*no such option; did you mean 'steps'"),
         ("augmentation", "mosaic", "augmentation: expected one of jitter, squash"),
         ("batch_size", 0, "batch_size: 0 is not greater than 0"),
+        ("milestone", [0.5, 1.5], "milestone: 1.5 is not less than or equal to 1"),
+        ("milestone", "late", r"milestone: expected float \| a list of float"),
     ],
 )
 def test_options_that_cannot_be_used(tmp_path, shapes, option, value, message):

@@ -106,6 +106,9 @@ def test_norms_and_embeddings_get_no_weight_decay():
 def test_the_step_schedule_drops_to_a_tenth_and_the_cosine_ends_at_zero():
     step = schedule(steps=100, decay="step", milestone=0.9)
     assert (step(89), step(90)) == (1.0, pytest.approx(0.1))
+    twice = schedule(steps=368_750, decay="step", milestone=(0.888889, 0.96296))
+    expected = {327_777: 1.0, 327_778: 0.1, 355_091: 0.1, 355_092: 0.01}
+    assert {at: twice(at) for at in expected} == pytest.approx(expected)
     cosine = schedule(steps=100, warmup=10, decay="cosine")
     assert cosine(0) == pytest.approx(0.1)
     assert cosine(10) == pytest.approx(1.0)
