@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ovseg_cli.proposers.mask2former.mask_decoder import MaskDecoder
 from ovseg_cli.structures import Frame
 
+from . import inference
+from .inference import resized
 from .mask2former import decoded_masks, decoded_pixels
 
 SMALLEST = 1e-8
@@ -63,7 +65,7 @@ class Results(NamedTuple):
     log_probabilities: Tensor
     semantic: Tensor
     panoptic: Tensor
-    segments: list[tuple[int, int, bool]]
+    segments: inference.Segments
     instances: Instances
 
 
@@ -168,62 +170,31 @@ class PlainFcclip:
 
     def upsampled(self, masks: Tensor, frame: Frame) -> Tensor:
         """(Q, H, W) at the original size."""
-        height, width = frame.resized
-        return resized(resized(masks, frame.padded)[:, :height, :width], frame.original)
+        return inference.upsampled(masks, frame)
 
     def semantic(self, class_log: Tensor, masks: Tensor) -> Tensor:
         """(K, H, W) the score of every class at every pixel."""
-        probabilities = class_log.softmax(-1)[:, :-1]
-        return torch.einsum("qk,qhw->khw", probabilities, masks.sigmoid())
+        return inference.semantic(class_log.softmax(-1)[:, :-1], masks)
 
-    def panoptic(
-        self, class_log: Tensor, masks: Tensor
-    ) -> tuple[Tensor, list[tuple[int, int, bool]]]:
+    def panoptic(self, class_log: Tensor, masks: Tensor) -> tuple[Tensor, inference.Segments]:
         """(H, W) ids, 0 is void, and the segments."""
-        scores, labels = class_log.softmax(-1).max(-1)
-        void = class_log.shape[-1] - 1
-        keep = (labels != void) & (scores > self.settings.object_threshold)
-        scores, labels, masks = scores[keep], labels[keep], masks.sigmoid()[keep]
-        ids = torch.zeros(masks.shape[1:], dtype=torch.int32)
-        segments: list[tuple[int, int, bool]] = []
-        stuff: dict[int, int] = {}
-        if not len(masks):
-            return ids, segments
-        winner = (scores[:, None, None] * masks).argmax(0)
-        for query, label in enumerate(labels.tolist()):
-            inside = (winner == query) & (masks[query] >= 0.5)
-            won = (winner == query).sum().item()
-            own = (masks[query] >= 0.5).sum().item()
-            if not (won and own and inside.sum().item()):
-                continue
-            if won / own < self.settings.overlap_threshold:
-                continue
-            is_thing = bool(self.words.is_thing[label])
-            if not is_thing and label in stuff:
-                ids[inside] = stuff[label]
-                continue
-            segments.append((len(segments) + 1, label, is_thing))
-            ids[inside] = len(segments)
-            if not is_thing:
-                stuff[label] = len(segments)
-        return ids, segments
+        probabilities = class_log.softmax(-1)
+        return inference.panoptic(
+            probabilities[:, :-1],
+            probabilities[:, -1],
+            masks,
+            self.words.is_thing,
+            object_threshold=self.settings.object_threshold,
+            overlap_threshold=self.settings.overlap_threshold,
+        )
 
     def instances(self, class_log: Tensor, masks: Tensor) -> Instances:
         """The best pairs of query and class; what is stuff is then left out."""
         probabilities = class_log.softmax(-1)[:, :-1]
-        count = min(self.settings.top_k, probabilities.numel())
-        scores, places = probabilities.flatten().topk(count, sorted=False)
-        labels = places % probabilities.shape[1]
-        queries = places // probabilities.shape[1]
-        keep = self.words.is_thing[labels]
-        scores, labels, logits = scores[keep], labels[keep], masks[queries][keep]
-        inside = (logits > 0).float()
-        sums = (logits.sigmoid().flatten(1) * inside.flatten(1)).sum(1)
-        return Instances(inside, labels, scores * sums / (inside.flatten(1).sum(1) + 1e-6))
-
-
-def resized(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(masks[None], size, mode="bilinear", align_corners=False)[0]
+        found = inference.instances(
+            probabilities, masks, self.words.is_thing, top_k=self.settings.top_k
+        )
+        return Instances(*found)
 
 
 def pooled_inside(features: Tensor, masks: Tensor) -> Tensor:
