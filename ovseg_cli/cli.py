@@ -254,6 +254,60 @@ def evaluate(
     messages.print(f"written to {outcome.folder}", markup=False)
 
 
+@app.command("features")
+def features(
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    clip: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--clip",
+            help="Run directory or open_clip's ARCHITECTURE[:PRETRAINED]; may be repeated; "
+            "default: --run.",
+        ),
+    ] = None,
+    run: RunOption = DEFAULT_RUN,
+    size: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--size",
+            min=1,
+            help="Shorter side in pixels; may be repeated; default: 1, 1.5, 2, 3 x each CLIP's.",
+        ),
+    ] = None,
+    clusters: Annotated[int, typer.Option("--clusters", min=2, help="Clusters of a map.")] = 8,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the clusters' beginnings.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture, a PNG.")] = Path(
+        "features.png"
+    ),
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Draw clusters of CLIP's dense features at several input sizes."""
+    from .device import select_device
+    from .stages.features import features as stage
+
+    chosen = select_device(device)
+    drawn = stage(
+        image,
+        clip or (),
+        output,
+        run=run,
+        sizes=size or (),
+        clusters=clusters,
+        seed=seed,
+        device=chosen,
+    )
+    if as_json:
+        _print_json(drawn.as_json())
+        return
+    table = Table("clip", "input", "cells", title=escape(str(drawn.picture)))
+    for title, maps in drawn.maps:
+        for found in maps:
+            sides = (f"{a} x {b}" for a, b in (found.size, found.labels.shape))
+            table.add_row(escape(title), *sides)
+    results.print(table)
+
+
 @app.command("pack")
 def pack(
     folder: Annotated[Path, typer.Argument(help="New folder for the packed model.")],
