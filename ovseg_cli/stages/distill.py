@@ -8,7 +8,6 @@ starts from its teacher's weights with a fresh optimizer.
 Differs from the released scripts: they do one round, the paper does two.
 """
 
-import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -30,6 +29,7 @@ from ovseg_cli.stages.session import (
     Outcome,
     Settings,
     annotation_hashes,
+    check_name,
     dataset_of,
     dataset_options,
     run_stage,
@@ -146,7 +146,7 @@ def distill(settings: Settings) -> list[Outcome]:
     try:
         check_shares(STAGE, options.batch_size)
         check_side("train_proposals", training.image_size)
-        _check_name(options.name)
+        check_name(STAGE, options.name)
         rounds = range(1, options.rounds + 1)
         return [_round(settings, options, training, number) for number in rounds]
     finally:
@@ -240,12 +240,4 @@ def _check_proposer(section: dict[str, Any]) -> None:
         raise RecipeError(
             "[proposer] name: clip_mask2former learns the masks' classes, and the masks that a "
             "teacher finds have none; distil mask2former or mask_rcnn"
-        )
-
-
-def _check_name(name: str) -> None:
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise RecipeError(
-            f"[distill] name: {name!r} cannot be part of a file's name; use letters, "
-            "digits, '-' and '_'"
         )

@@ -14,6 +14,8 @@ from ovseg_cli.recipe import Share
 from ovseg_cli.training.loop import LoopOptions
 from ovseg_cli.training.optimizer import Decay, adamw, schedule
 
+TEACHER = "teacher"
+
 
 @dataclass(frozen=True)
 class TrainProposalsOptions:
@@ -23,6 +25,7 @@ class TrainProposalsOptions:
     losses all weigh 1.
 
     Attributes:
+        name: of the proposals that are made.
         steps: optimizer steps.
         batch_size: images a step, over all processes.
         augmentation: `jitter` (large-scale jittering) or `squash` (mirror and squash).
@@ -49,6 +52,7 @@ class TrainProposalsOptions:
         cached_images: decoded images kept in memory; a set that fits is decoded once.
     """
 
+    name: str = TEACHER
     steps: PositiveInt = 100_000
     batch_size: PositiveInt = 16
     augmentation: Literal["jitter", "squash"] = "jitter"

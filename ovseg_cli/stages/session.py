@@ -1,6 +1,7 @@
 """What every stage that writes into a run directory does around its own work."""
 
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -243,6 +244,23 @@ def class_list(name: str | None) -> ClassList | None:
         VocabularyError: there is none of that name.
     """
     return None if name is None else ClassList(builtin_ids(name), builtin_vocabulary(name))
+
+
+def check_name(section: str, name: str) -> None:
+    """Checks that an artifact can be called so.
+
+    Args:
+        section: of the recipe, for messages.
+        name: the artifact's.
+
+    Raises:
+        RecipeError: it cannot be part of a file's name.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise RecipeError(
+            f"[{section}] name: {name!r} cannot be part of a file's name; use letters, digits, '-' "
+            "and '_'"
+        )
 
 
 def train_split(settings: Settings) -> str:

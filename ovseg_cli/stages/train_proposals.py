@@ -19,11 +19,12 @@ from ovseg_cli.run import file_hash
 from ovseg_cli.segmenter import VocabularyOptions
 from ovseg_cli.stages.proposal_examples import ProposalExamples
 from ovseg_cli.stages.proposal_losses import proposal_losses
-from ovseg_cli.stages.proposal_options import TrainProposalsOptions
+from ovseg_cli.stages.proposal_options import TEACHER, TrainProposalsOptions
 from ovseg_cli.stages.session import (
     Outcome,
     Settings,
     annotation_hashes,
+    check_name,
     dataset_of,
     dataset_options,
     run_stage,
@@ -36,12 +37,13 @@ from ovseg_cli.training.loop import fit
 from ovseg_cli.vocabulary.templates import TEMPLATES
 from ovseg_cli.vocabulary.text_embeddings import text_embeddings
 
+STAGE = "train-proposals"
 SECTIONS = ("proposer", "dataset", "train_proposals")
 CLIP_SECTIONS = (*SECTIONS, "clip", "vocabulary")
 
 
 def train_proposals(settings: Settings) -> Outcome:
-    """Trains the recipe's proposer and saves it as proposals/teacher.
+    """Trains the recipe's proposer and saves it as proposals/<name>.
 
     Args:
         settings: run directory, recipe, device.
@@ -54,13 +56,15 @@ def train_proposals(settings: Settings) -> Outcome:
     """
     section = settings.recipe.section("train_proposals")
     options = build("train_proposals", section, TrainProposalsOptions)
+    check_name("train_proposals", options.name)
     reads_clip = takes_clip(_chosen(settings.recipe.section("proposer"))[1])
     split, kind = train_split(settings), dataset_options(settings).annotations
     return run_stage(
         settings,
-        "train-proposals",
+        STAGE,
         lambda fingerprint: _trained(settings, options, split, fingerprint),
-        artifact="proposals/teacher",
+        artifact=f"proposals/{options.name}",
+        checkpoint_name=_log_name(options),
         sections=CLIP_SECTIONS if reads_clip else SECTIONS,
         inputs=annotation_hashes(settings, f"{kind}_{split}.json", "vocabulary.json")
         | (_clip_hash(settings) if reads_clip else {}),
@@ -101,14 +105,14 @@ def _trained(
         schedule=options.schedule(),
         options=options.loop(settings.precision_or("fp32")),
         run=settings.run,
-        stage="train-proposals",
+        stage=_log_name(options),
         fingerprint=fingerprint,
         device=device,
     )
     if distributed.is_main():
         words = vocabulary_json(dataset.vocabulary)
         model = {"name": name, "options": section, "vocabulary": words}
-        settings.run.save_artifact("proposals", "teacher", proposer.state_dict(), model)
+        settings.run.save_artifact("proposals", options.name, proposer.state_dict(), model)
     return {
         "seconds": round(result.seconds, 1),
         "parameters": sum(parameter.numel() for parameter in proposer.parameters()),
@@ -116,6 +120,11 @@ def _trained(
         "skipped": result.skipped,
         "losses": result.losses,
     }
+
+
+def _log_name(options: TrainProposalsOptions) -> str:
+    """Of checkpoint and log; those of the first proposals have the stage's own."""
+    return STAGE if options.name == TEACHER else f"{STAGE}-{options.name}"
 
 
 def _texts(recipe: Recipe, dataset: CocoDataset, clip: ClipEncoder) -> TextEmbeddings:

@@ -117,6 +117,16 @@ def test_a_finished_stage_is_left_alone(tmp_path, shapes):
     assert train_proposals(settings(tmp_path, shapes)).already_done
 
 
+def test_proposals_of_another_name_stand_beside_the_first(tmp_path, shapes):
+    train_proposals(settings(tmp_path, shapes))
+    other = settings(tmp_path, shapes, name="longer", steps=3)
+    assert train_proposals(other).artifact == "proposals/longer"
+    assert train_proposals(settings(tmp_path, shapes)).already_done
+    assert train_proposals(other).already_done
+    logs = {path.name for path in (tmp_path / "logs").iterdir()}
+    assert logs == {"train-proposals.jsonl", "train-proposals-longer.jsonl"}
+
+
 def test_other_seen_classes_are_learned_anew(tmp_path, shapes):
     copy = tmp_path / "shapes"
     shutil.copytree(shapes, copy)
@@ -217,6 +227,7 @@ def test_a_split_without_masks_is_a_clear_error(shapes):
         ("image_size", 100, "image_size: 100 is not a multiple of 32"),
         ("stepps", 3, "stepps: .*no such option; did you mean 'steps'"),
         ("augmentation", "mosaic", "augmentation: expected one of jitter, squash"),
+        ("name", "a/b", "name: 'a/b' cannot be part of a file's name"),
         ("batch_size", 0, "batch_size: 0 is not greater than 0"),
         ("milestone", [0.5, 1.5], "milestone: 1.5 is not less than or equal to 1"),
         ("milestone", "late", r"milestone: expected float \| a list of float"),

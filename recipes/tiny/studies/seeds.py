@@ -31,12 +31,28 @@ class SeedRun:
     Attributes:
         path: the run directory.
         recipe: the recipe's file with that seed.
+        seed: the seed.
         threads: of each command.
     """
 
     path: Path
     recipe: Path
+    seed: int
     threads: int
+
+    @classmethod
+    def of(cls, folder: Path, recipe: str, seed: int, threads: int) -> "SeedRun":
+        """FOLDER/seed-N, with the shipped recipe of that seed beside it.
+
+        Args:
+            folder: of the study.
+            recipe: the shipped recipe's name.
+            seed: the seed.
+            threads: of each command.
+        """
+        file = folder / f"{recipe.replace('/', '-')}-{seed}.yaml"
+        write_text(file, load_recipe(recipe, [f"seed={seed}"]).to_yaml())
+        return cls(folder / f"seed-{seed}", file, seed, threads)
 
     def ovseg(self, *arguments: str, settings: Sequence[str] = ()) -> None:
         """Runs a stage; its failure ends the study.
@@ -73,6 +89,17 @@ class SeedRun:
             self.ovseg("evaluate", "--name", name, settings=settings)
         results: Results = json.loads(self._scores(name)[0].read_text())["results"]
         return results
+
+    def rows(self, name: str, file: str) -> list[Results]:
+        """The rows that an evaluation wrote beside its scores.
+
+        Args:
+            name: of the evaluation.
+            file: `sweep` or `input_sizes`.
+        """
+        path = self._scores(name)[0].with_name(f"{file}.json")
+        rows: list[Results] = json.loads(path.read_text())["rows"]
+        return rows
 
     def cpu_seconds(self) -> dict[str, float]:
         """What each artifact cost, by its name."""
@@ -112,10 +139,7 @@ def study(
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
 
     def run(seed: int) -> dict[str, Results]:
-        path = options.folder / f"seed-{seed}"
-        file = options.folder / f"{recipe.replace('/', '-')}-{seed}.yaml"
-        write_text(file, load_recipe(recipe, [f"seed={seed}"]).to_yaml())
-        return run_seed(SeedRun(path, file, threads))
+        return run_seed(SeedRun.of(options.folder, recipe, seed, threads))
 
     with ThreadPoolExecutor(options.jobs) as pool:
         runs = list(pool.map(run, options.seeds))
