@@ -22,7 +22,7 @@ from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import CheckpointError, RecipeError, RunError
 from ovseg_cli.losses.set_criterion import SetCriterion
 from ovseg_cli.proposers import ClipMask2Former
-from ovseg_cli.recipe import Recipe
+from ovseg_cli.recipe import Recipe, build, load_recipe
 from ovseg_cli.run import Run
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.stages.distill import distill
@@ -334,3 +334,12 @@ def test_two_pictures_are_learned_by_heart_and_the_right_words_win():
         found = torch.nn.functional.interpolate(final.mask_logits[image, query][None, None], 32)
         inside, wanted = found[0, 0] > 0, masks[image, 0]
         assert (inside & wanted).sum() > 0.8 * (inside | wanted).sum()
+
+
+def test_the_papers_recipe_trains_on_the_published_schedule():
+    options = build(
+        "train_proposals", load_recipe("fcclip").section("train_proposals"), TrainProposalsOptions
+    )
+    rate = options.schedule()
+    expected = {0: 1.0, 327_777: 1.0, 327_778: 0.1, 355_091: 0.1, 355_092: 0.01, 368_749: 0.01}
+    assert {at: rate(at) for at in expected} == pytest.approx(expected)
