@@ -54,8 +54,8 @@ class DenseClip(nn.Module):
         if kind is None:
             raise CheckpointError(
                 f"clip: dense features need a ConvNeXt, a ResNet or a plain vision transformer, "
-                f"and this image tower is a {type(visual).__name__} of another kind; choose one "
-                "such as convnext_large_d_320 or RN50-quickgelu"
+                f"and this image tower is a {type(getattr(visual, 'trunk', visual)).__name__} of "
+                "another kind; choose one such as convnext_large_d_320 or RN50-quickgelu"
             )
         self.trainable = trainable
         if trainable:
@@ -69,7 +69,7 @@ class DenseClip(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DenseClip":
         if not self.trainable:
             cast(Any, self.tower.visual)._apply(fn, recurse)
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def train(self, mode: bool = True) -> "DenseClip":

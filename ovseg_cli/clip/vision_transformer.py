@@ -46,10 +46,11 @@ def plain_vision_transformer(visual: nn.Module) -> VisionTransformer:
         and all(type(block) is ResidualAttentionBlock for block in visual.transformer.resblocks)
     )
     if not plain:
+        kind = type(getattr(visual, "trunk", visual)).__name__
         raise CheckpointError(
             f"clip: mask class tokens need a square vision transformer with a class token and "
-            f"plain attention, and this image tower is a {type(visual).__name__} of another kind; "
-            "choose one such as ViT-L-14-336-quickgelu"
+            f"plain attention, and this image tower is a {kind} of another kind; choose one such "
+            "as ViT-L-14-336-quickgelu, or set mask_encoder.name to mask_pooling"
         )
     return visual
 

@@ -3,11 +3,18 @@
 import pytest
 import torch
 from tiny_clip import tiny_clip
+from tiny_towers import tiny_convnext, tiny_resnet
 from torch.nn import functional as F
 
 from ovseg_cli.clip.encoder import OPENAI_MEAN, OPENAI_STD
 from ovseg_cli.clip.vision_transformer import image_layers
-from ovseg_cli.errors import VocabularyError
+from ovseg_cli.errors import CheckpointError, VocabularyError
+from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
+from ovseg_cli.mask_encoders.masked_crops import MaskedCrops
+from ovseg_cli.mask_encoders.relative_mask_attention import RelativeMaskAttention
+from ovseg_cli.structures import Frame, FramedImage, Proposals
+
+CONVOLUTIONAL = {"ConvNeXt": tiny_convnext, "ModifiedResNet": tiny_resnet}
 
 
 def test_an_image_of_the_towers_size_is_only_normalised() -> None:
@@ -79,3 +86,27 @@ def test_the_encoder_leaves_the_models_gradients_alone() -> None:
     assert all(parameter.requires_grad for parameter in clip.model.parameters())
     assert clip.logit_scale == pytest.approx(clip.model.logit_scale.exp().item())
     assert (clip.resolution, clip.embedding_dim) == (32, 16)
+
+
+@pytest.mark.parametrize("kind", list(CONVOLUTIONAL))
+def test_a_convolutional_tower_encodes_whole_images_and_crops(kind: str) -> None:
+    clip = CONVOLUTIONAL[kind]()
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+    assert (clip.resolution, clip.embedding_dim) == (64, 16)
+    assert clip.logit_scale == pytest.approx(clip.model.logit_scale.exp().item())
+    with torch.no_grad():
+        expected = clip.model.encode_image(clip.preprocess(image[None]))
+    torch.testing.assert_close(clip.encode_image(image[None]), expected)
+    frame = Frame((64, 64), (64, 64), (64, 64))
+    everything = Proposals(torch.ones(1, 16, 16), frame, torch.ones(1))
+    encoded = MaskedCrops(clip).encode(FramedImage(image, frame), everything)
+    torch.testing.assert_close(encoded.embeddings, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", list(CONVOLUTIONAL))
+@pytest.mark.parametrize("encoder", [MaskClassTokens, RelativeMaskAttention])
+def test_what_needs_a_vision_transformer_says_so(
+    kind: str, encoder: type[MaskClassTokens] | type[RelativeMaskAttention]
+) -> None:
+    with pytest.raises(CheckpointError, match=f"this image tower is a {kind} of another kind"):
+        encoder(CONVOLUTIONAL[kind]())
