@@ -123,8 +123,8 @@ def semantic_map(
         mask_probabilities: (N, H, W).
     """
     size = mask_probabilities.shape[1:]
-    lowest, highest = mask_probabilities.flatten(1).aminmax(dim=1)
-    classes = _contenders(highest @ class_probabilities, lowest @ class_probabilities)
+    flat = mask_probabilities.flatten(1)
+    classes = _contenders(flat.amax(1) @ class_probabilities, flat.amin(1) @ class_probabilities)
     step = max(1, CHUNK // size.numel())
     best, labels = mask_probabilities.new_full(size, -1.0).flatten(), classes.new_zeros(size)
     for chunk in classes.split(step):
@@ -217,11 +217,11 @@ class _PanopticMap:
         if not len(self.queries):
             return
         flat = probabilities.flatten(1)
-        self.own += (flat >= 0.5).view(torch.uint8).sum(1)
-        lowest, highest = flat.aminmax(dim=1)
-        rows = _contenders(highest * self.scores, lowest * self.scores)
-        _, winner = _best(flat[rows] * self.scores[rows, None])
-        winner = rows[winner]
+        self.own += _counts(flat >= 0.5)
+        rows = _contenders(flat.amax(1) * self.scores, flat.amin(1) * self.scores)
+        some = flat if len(rows) == len(flat) else flat[rows]
+        weighted = some * self.scores[rows, None]
+        winner = rows[_best(weighted)[1]]
         outside = flat.gather(0, winner[None])[0] < 0.5
         places = winner + len(self.queries) * outside
         self.places[region] = places.view(probabilities.shape[1:]).int()
@@ -276,7 +276,7 @@ class _InstanceScores:
     def add(self, logits: Tensor, probabilities: Tensor) -> None:
         """Takes in a region's masks (n, r, c) of the queries."""
         inside = logits > 0
-        self.areas += inside.view(torch.uint8).flatten(1).sum(1)
+        self.areas += _counts(inside.flatten(1))
         self.sums += (probabilities * inside).flatten(1).sum(1)
 
     def ranked(self) -> tuple[Tensor, Tensor]:
@@ -314,6 +314,11 @@ def _best(values: Tensor) -> tuple[Tensor, Tensor]:
     group = groups.amax(1).max(0).indices
     best, row = groups.gather(0, group.expand(1, GROUP, columns))[0].max(0)
     return best, group * GROUP + row
+
+
+def _counts(inside: Tensor) -> Tensor:
+    """How many of each row are True; bytes are summed faster than truths."""
+    return inside.view(torch.uint8).sum(1, dtype=torch.int32)
 
 
 def _rows(values: Tensor, of: Tensor, wanted: Tensor) -> Tensor:
