@@ -78,10 +78,20 @@ def read_annotations(path: Path, kind: Kind, vocabulary_file: Path | None = None
 
 def read_captions(path: Path) -> dict[int, tuple[str, ...]]:
     """The captions of each image id; nothing where there is no such file."""
-    if not path.is_file():
-        return {}
+    return captions_in(path, read_json(path)) if path.is_file() else {}
+
+
+def captions_in(path: Path, content: Any) -> dict[int, tuple[str, ...]]:
+    """The captions of each image id in a file that is parsed already.
+
+    Args:
+        path: for messages.
+        content: of the file.
+
+    Raises:
+        InputError: it is not COCO's captions format; the first bad entry is named.
+    """
     captions: dict[int, list[str]] = defaultdict(list)
-    content = read_json(path)
     entries = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise InputError(f"{path}: no list 'annotations'; is this COCO's captions format?")
