@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .errors import OvsegError, UsageError
+from .errors import OvsegError, SomeInputsFailedError, UsageError
 from .training.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ app = typer.Typer(
 )
 datasets_app = typer.Typer(no_args_is_help=True, help="Make datasets.")
 app.add_typer(datasets_app, name="datasets")
+models_app = typer.Typer(no_args_is_help=True, help="Get models and data.")
+app.add_typer(models_app, name="models")
 messages = Console(stderr=True, highlight=False)
 results = Console(highlight=False)
 
@@ -107,6 +109,42 @@ def distill(
     settings = _settings(run, recipe, overrides, seed, device, precision, restart)
     for outcome in stage(settings):
         _show_outcome(outcome, as_json)
+
+
+@app.command("mine-captions")
+def mine_captions(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="Dataset in COCO's layout, or images; default: the recipe's dataset."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Default: the recipe's, train2017, or the only one there."),
+    ] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option("--captions", help="Captions of a folder of images: .jsonl, .csv, .tsv."),
+    ] = None,
+    run: RunOption = DEFAULT_RUN,
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
+    restart: RestartOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Mine pairs of masks and nouns from captioned images."""
+    from .stages.mine_captions import mine_captions as stage
+
+    settings = _settings(run, recipe, overrides, seed, device, precision, restart)
+    outcome = stage(settings, folder=folder, split=split, captions=captions, on_notice=_note)
+    _show_outcome(outcome, as_json)
+    if failed := outcome.results["images_failed"]:
+        raise SomeInputsFailedError(
+            f"{failed} of {outcome.results['images']} images could not be read, the others are "
+            f"done; they are listed in {run / 'pairs' / 'statistics.json'}"
+        )
 
 
 @app.command("tune-clip")
@@ -371,6 +409,18 @@ def make_dataset(
     _show_figures(f"{folder}", dict(counts), as_json)
 
 
+@models_app.command("pull")
+def pull_model(
+    name: Annotated[str, typer.Argument(help="nltk, the data of NLTK's English tagger.")],
+) -> None:
+    """Download what cannot be shipped into ovseg's cache."""
+    from .mining.tagger_data import pull_tagger_data
+
+    if name != "nltk":
+        raise UsageError(f"models pull {name}: there is only 'nltk'")
+    messages.print(f"nltk: {pull_tagger_data()}", markup=False, soft_wrap=True)
+
+
 def main() -> None:
     """Runs the command line; the exit codes are 0, 1, 2, 3, 130 and 143, see the README."""
     signal.signal(signal.SIGTERM, _on_sigterm)
@@ -419,7 +469,8 @@ def _settings(
 def _show_outcome(outcome: "Outcome", as_json: bool) -> None:
     if outcome.already_done:
         messages.print(f"{outcome.stage}: already done; --restart does it again", markup=False)
-    _show_figures(f"{outcome.stage} -> {outcome.artifact}", outcome.results, as_json)
+    title = f"{outcome.stage} -> {outcome.artifact}" if outcome.artifact else outcome.stage
+    _show_figures(title, outcome.results, as_json)
 
 
 def _show_figures(title: str, figures: dict[str, Any], as_json: bool) -> None:

@@ -14,6 +14,7 @@ OPTIONS = {
     "train-clip": STAGE,
     "train-proposals": STAGE,
     "distill": STAGE,
+    "mine-captions": STAGE | {"folder", "split", "captions"},
     "tune-clip": STAGE | {"mode"},
 }
 
@@ -114,3 +115,8 @@ def test_a_stopped_stage_ends_with_the_signals_code_and_goes_on_when_asked_again
     assert (run / "proposals/teacher.safetensors").is_file()
     assert "60/60" in done.stderr
     assert " 0/60" not in done.stderr
+
+
+def test_only_what_there_is_can_be_pulled(monkeypatch, capsys):
+    assert ovseg("models", "pull", "gpt", monkeypatch=monkeypatch) == 2
+    assert "there is only 'nltk'" in capsys.readouterr().err

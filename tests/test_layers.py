@@ -7,7 +7,7 @@ PACKAGE = Path(ovseg_cli.__file__).parent
 LAYERS = [
     {"errors"},
     {"structures", "recipe", "storage"},
-    {"run", "device", "torchvision_ops", "progress", "ensemble", "upsampling"},
+    {"run", "device", "torchvision_ops", "progress", "ensemble", "upsampling", "downloads"},
     {"classification", "inference"},
     {
         "clip",
@@ -24,6 +24,7 @@ LAYERS = [
     {"proposers", "mask_encoders"},
     {"checkpoints"},
     {"segmenter"},
+    {"mining"},
     {"stages"},
     {"cli"},
 ]

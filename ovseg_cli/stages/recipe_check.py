@@ -16,6 +16,7 @@ from ..recipe import Recipe, choose, options_for
 from ..segmenter import VocabularyOptions, options_of
 from .distill import DistillOptions
 from .make_shapes import ShapesOptions
+from .mining_options import MineCaptionsOptions
 from .proposal_options import TrainProposalsOptions
 from .scoring import EvaluateOptions
 from .session import DatasetOptions, tuning_section
@@ -44,6 +45,7 @@ SCHEMAS: dict[str, Callable[..., Any]] = {
     "train_clip": TrainClipOptions,
     "train_proposals": TrainProposalsOptions,
     "distill": DistillOptions,
+    "mine_captions": MineCaptionsOptions,
     "evaluate": EvaluateOptions,
 }
 BUILT_ELSEWHERE = ("clip", "seed")
