@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ovseg_cli.clip.vision_transformer import is_plain
 
 SMALLEST_AREA = 1e-8
 
@@ -26,13 +27,7 @@ class TransformerTower:
     @staticmethod
     def fits(visual: nn.Module) -> bool:
         """Whether the tower is a square vision transformer with a class token and plain blocks."""
-        return (
-            isinstance(visual, VisionTransformer)
-            and visual.attn_pool is None
-            and visual.pool_type == "tok"
-            and visual.grid_size[0] == visual.grid_size[1]
-            and all(type(block) is ResidualAttentionBlock for block in visual.transformer.resblocks)
-        )
+        return is_plain(visual)
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ the image's own stream is what it would be without them.
 
 import copy
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeGuard, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -33,19 +33,28 @@ class ImageLayer(NamedTuple):
     entering: Float[Tensor, "B L C"]
 
 
+def is_plain(visual: nn.Module) -> TypeGuard[VisionTransformer]:
+    """Whether a tower is a square vision transformer with a class token and plain blocks.
+
+    Args:
+        visual: any image tower.
+    """
+    return (
+        isinstance(visual, VisionTransformer)
+        and visual.attn_pool is None
+        and visual.pool_type == "tok"
+        and visual.grid_size[0] == visual.grid_size[1]
+        and all(type(block) is ResidualAttentionBlock for block in visual.transformer.resblocks)
+    )
+
+
 def plain_vision_transformer(visual: nn.Module) -> VisionTransformer:
     """The image tower, if mask class tokens can be put into it.
 
     Raises:
         CheckpointError: it is not a vision transformer with a class token and plain blocks.
     """
-    plain = isinstance(visual, VisionTransformer) and (
-        visual.attn_pool is None
-        and visual.pool_type == "tok"
-        and visual.grid_size[0] == visual.grid_size[1]
-        and all(type(block) is ResidualAttentionBlock for block in visual.transformer.resblocks)
-    )
-    if not plain:
+    if not is_plain(visual):
         kind = type(getattr(visual, "trunk", visual)).__name__
         raise CheckpointError(
             f"clip: mask class tokens need a square vision transformer with a class token and "
@@ -138,6 +147,24 @@ def _keys_and_values(block: ResidualAttentionBlock, normed: Tensor) -> list[Tens
     weight, bias = attention.in_proj_weight[width:], attention.in_proj_bias[width:]
     projected = F.linear(normed, weight, bias)
     return [split_heads(part, attention.num_heads) for part in projected.split(width, dim=-1)]
+
+
+def one_layer(
+    block: ResidualAttentionBlock, tokens: Float[Tensor, "B L C"], *, class_token_alone: bool
+) -> Float[Tensor, "B L2 C"]:
+    """What a layer makes of tokens that all see one another.
+
+    Args:
+        block: the layer.
+        tokens: as they enter it, the class token first.
+        class_token_alone: whether the others are read and not computed, as in the last layer.
+    """
+    normed = block.ln_1(tokens)
+    reading = slice(0, 1) if class_token_alone else slice(None)
+    queries = split_heads(own_queries(block, normed[:, reading]), block.attn.num_heads)
+    keys, values = _keys_and_values(block, normed)
+    attended = F.scaled_dot_product_attention(queries, keys, values)
+    return finish_block(block, tokens[:, reading], attended)
 
 
 def finish_block(

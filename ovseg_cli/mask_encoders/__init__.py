@@ -53,4 +53,6 @@ def tuned_artifact(section: Mapping[str, Any]) -> str | None:
         return "masq" if variant == "q" else f"masq-{variant}"
     if section["name"] == "relative_mask_attention":
         return "rma" if section.get("refine", True) else "rma-unrefined"
+    if section["name"] == "masked_crops" and section.get("tuned", "none") != "none":
+        return f"ovseg-{section['tuned']}"
     return None

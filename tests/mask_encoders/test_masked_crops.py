@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tiny_clip import tiny_clip
 from torch import Tensor
 
+from ovseg_cli.errors import CheckpointError, RecipeError
 from ovseg_cli.mask_encoders.masked_crops import MaskedCrops, boxes_of
 from ovseg_cli.structures import Frame, FramedImage, Proposals
 
@@ -93,19 +94,19 @@ def test_no_masks_give_no_rows(framed: FramedImage) -> None:
 
 
 def test_the_mean_colour_is_zero_once_it_is_normalised(framed: FramedImage) -> None:
-    crops = MaskedCrops(CLIP, fill="mean").crops(framed.pixels, some_masks()[3:] & False)
+    crops, _ = MaskedCrops(CLIP, fill="mean").crops(framed.pixels, some_masks()[3:] & False)
     torch.testing.assert_close(CLIP.preprocess(crops), torch.zeros(2, 3, 32, 32), atol=1e-5, rtol=0)
 
 
 def test_a_black_filling_is_black(framed: FramedImage) -> None:
-    crops = MaskedCrops(CLIP).crops(framed.pixels, some_masks()[3:] & False)
+    crops, _ = MaskedCrops(CLIP).crops(framed.pixels, some_masks()[3:] & False)
     assert torch.equal(crops, torch.zeros(2, 3, 32, 32))
 
 
 def test_a_box_of_clips_size_is_shown_as_it_is(framed: FramedImage) -> None:
     masks = torch.zeros(1, 64, 64, dtype=torch.bool)
     masks[:, 10:42, 12:44] = True
-    crops = MaskedCrops(CLIP, region="box").crops(framed.pixels, masks)
+    crops, _ = MaskedCrops(CLIP, region="box").crops(framed.pixels, masks)
     torch.testing.assert_close(crops[0], framed.pixels[:, 10:42, 12:44])
 
 
@@ -114,17 +115,20 @@ def test_an_expanded_box_shows_filling_on_all_sides_but_nothing_beyond_the_image
 ) -> None:
     masks = torch.zeros(2, 64, 64, dtype=torch.bool)
     masks[0, 24:40, 24:40], masks[1, :16, 24:40] = True, True
-    inside, edge = MaskedCrops(CLIP, region="box", expand=2.0).crops(framed.pixels, masks)
+    inside, edge = MaskedCrops(CLIP, region="box", expand=2.0).crops(framed.pixels, masks).pixels
     torch.testing.assert_close(inside[:, 8:24, 8:24], framed.pixels[:, 24:40, 24:40])
     for strip in (inside[:, :7], inside[:, 25:], inside[..., :7], inside[..., 25:]):
         assert strip.abs().max() == 0
     assert edge[:, 0, 8:24].abs().sum() > 0  # 24 rows of pixels, the mask's at the top
 
 
-def test_only_logits_above_the_threshold_are_inside(framed: FramedImage) -> None:
-    logits = torch.full((1, 64, 64), 0.5)
-    crops = MaskedCrops(CLIP, threshold=0.5)
-    assert not crops.encode(framed, Proposals(logits, FRAME, torch.ones(1))).valid.any()
+@pytest.mark.parametrize(("threshold", "inside"), [(0.61, True), (0.63, False)])
+def test_only_probabilities_above_the_threshold_are_inside(
+    framed: FramedImage, threshold: float, inside: bool
+) -> None:
+    logits = torch.full((1, 64, 64), 0.5)  # a probability of 0.622
+    crops = MaskedCrops(CLIP, threshold=threshold)
+    assert crops.encode(framed, Proposals(logits, FRAME, torch.ones(1))).valid.all() == inside
 
 
 @settings(max_examples=50, deadline=None)
@@ -141,3 +145,104 @@ def test_the_box_of_a_rectangle_is_the_rectangle(columns: list[int], rows: list[
 
 def test_nothing_of_clip_can_be_trained() -> None:
     assert not any(parameter.requires_grad for parameter in MaskedCrops(tiny_clip()).parameters())
+
+
+def test_without_filling_the_image_is_seen_around_the_mask(framed: FramedImage) -> None:
+    mask = torch.eye(32, dtype=torch.bool)[None]
+    image = framed.pixels[:, :32, :32]
+    shown = MaskedCrops(CLIP, region="box", fill="none").crops(image, mask)
+    torch.testing.assert_close(shown.pixels[0], image)
+    assert torch.equal(shown.masks, mask)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("prompts", [0, 2])
+def test_few_valid_proposals_are_like_many(framed: FramedImage, count: int, prompts: int) -> None:
+    tuned = "mpt" if prompts else "none"
+    crops = MaskedCrops(CLIP, region="box", fill="mean", tuned=tuned, prompts=prompts)
+    masks = some_masks()[2 - count : 3]  # the last one is empty
+    found, every = (crops.encode(framed, proposals(some)) for some in (masks, some_masks()))
+    assert found.valid.tolist() == [True] * count + [False]
+    torch.testing.assert_close(found.embeddings, every.embeddings[2 - count : 3])
+
+
+def test_masks_of_low_scores_are_not_looked_at(framed: FramedImage) -> None:
+    given_masks = replace(proposals(some_masks()), scores=torch.tensor([0.9, 0.1, 0.9, 0.3, 0.2]))
+    found = MaskedCrops(CLIP, least_score=0.3).encode(framed, given_masks)
+    assert found.valid.tolist() == [True, False, False, True, False]
+    every = MaskedCrops(CLIP).encode(framed, given_masks).embeddings
+    torch.testing.assert_close(found.embeddings[found.valid], every[found.valid])
+
+
+def test_masks_that_are_nearly_the_same_share_an_embedding(framed: FramedImage) -> None:
+    masks = some_masks()[[0, 1, 0, 2]].clone()
+    masks[2, 19] = False  # 14 of 15 rows
+    alone = MaskedCrops(CLIP).encode(framed, proposals(masks))
+    shared = MaskedCrops(CLIP, same_above=0.9).encode(framed, proposals(masks))
+    assert shared.valid.tolist() == alone.valid.tolist() == [True, True, True, False]
+    assert torch.equal(shared.embeddings[2], shared.embeddings[0])
+    assert not torch.allclose(alone.embeddings[2], alone.embeddings[0])
+    torch.testing.assert_close(shared.embeddings[:2], alone.embeddings[:2])
+    apart = MaskedCrops(CLIP, same_above=0.94).encode(framed, proposals(masks))
+    torch.testing.assert_close(apart.embeddings, alone.embeddings)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fill": "none"}, "region image with fill none"),
+        ({"prompts": 3}, "prompts: 3 that nothing trains, as tuned is none"),
+        ({"prompts": 3, "tuned": "finetune"}, "as tuned is finetune"),
+        ({"tuned": "joint"}, "joint trains mask prompts, and prompts is 0"),
+    ],
+)
+def test_options_that_contradict_one_another_are_refused(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        MaskedCrops(CLIP, **options)
+
+
+def test_prompts_deeper_than_the_tower_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="prompts: 4 is deeper than this CLIP's 3 layers"):
+        MaskedCrops(CLIP, tuned="mpt", prompts=4)
+
+
+@pytest.mark.parametrize(
+    ("tuned", "trained"), [("mpt", {"mask_prompts"}), ("finetune", {"visual"}), ("joint", None)]
+)
+def test_what_is_tuned_is_trained_kept_and_taken_back(tuned: Any, trained: set[str] | None) -> None:
+    clip, prompts = tiny_clip(), 0 if tuned == "finetune" else 2
+    crops = MaskedCrops(clip, tuned=tuned, prompts=prompts, seed=1).train()
+    learning = {name.split(".")[0] for name, p in crops.named_parameters() if p.requires_grad}
+    assert learning == (trained or {"mask_prompts", "visual"})
+    pixels, masks = torch.rand(2, 3, 32, 32) * 255, torch.zeros(2, 32, 32, dtype=torch.bool)
+    crops(pixels, masks).square().sum().backward()
+    for name, parameter in crops.named_parameters():
+        assert (parameter.grad is not None) == (name.split(".")[0] in learning), name
+        if parameter.requires_grad:
+            parameter.data += 0.1
+    again = MaskedCrops(clip, tuned=tuned, prompts=prompts, seed=2)
+    again.load_tuned_tensors(crops.tuned_tensors(), source="the artifact")
+    assert torch.equal(again(pixels, masks), crops(pixels, masks))
+    assert {name.split(".")[0] for name in crops.tuned_tensors()} == learning
+
+
+def test_prompts_on_a_tower_that_was_tuned_before_keep_it_frozen() -> None:
+    first = MaskedCrops(CLIP, tuned="finetune")
+    assert first.visual is not None
+    first.visual.proj.data += 1
+    second = MaskedCrops(CLIP, tuned="mpt", prompts=1)
+    second.load_tower(first.visual.state_dict(), source="clip/ovseg-finetune")
+    assert {n for n, p in second.named_parameters() if p.requires_grad} == {"mask_prompts.prompts"}
+    third = MaskedCrops(CLIP, tuned="mpt", prompts=1, seed=5)
+    third.load_tuned_tensors(second.tuned_tensors(), source="clip/ovseg-mpt")
+    pixels, masks = torch.rand(1, 3, 32, 32) * 255, torch.ones(1, 32, 32, dtype=torch.bool)
+    assert torch.equal(third(pixels, masks), second(pixels, masks))
+    torch.testing.assert_close(third(pixels, masks), first(pixels, masks))
+
+
+def test_tensors_of_other_options_are_refused() -> None:
+    crops = MaskedCrops(CLIP, tuned="mpt", prompts=2)
+    with pytest.raises(CheckpointError, match="tuned for another CLIP or with other options"):
+        crops.load_tuned_tensors({"mask_prompts.prompts": torch.zeros(3, 16, 32)}, source="a file")
