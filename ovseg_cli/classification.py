@@ -13,7 +13,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_cli.ensemble import Mean, ensemble_log_probabilities, ensemble_weights
+from ovseg_cli.ensemble import (
+    Ensemble,
+    ensemble_log_probabilities,
+    ensemble_weights,
+    product_log_probabilities,
+)
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.recipe import Share
 from ovseg_cli.structures import EncodedMasks, Proposals, TextEmbeddings
@@ -190,10 +195,11 @@ class Classification:
         object_score: whether a proposal's object score multiplies its class probabilities.
         classifier: which of the two speaks where there is no ensemble. Each then takes off the
             share of its own background or void, if it has one.
-        ensemble: the mean of the two: `geometric`, `arithmetic`, or `none`. The share of the
-            in-vocabulary classifier's void is taken off whatever the weights, and a background of
-            the out-of-vocabulary one is left out. Masks that the in-vocabulary classifier does not
-            know, such as annotated ones, are left to the other.
+        ensemble: the mean of the two: `geometric` or `arithmetic` (FC-CLIP), `product` (OVSeg and
+            MAFT: not normalised again, the void's share weighted like the classes'), or `none`. The
+            share of the in-vocabulary classifier's void is otherwise taken off whatever the
+            weights, and a background of the out-of-vocabulary one is left out. Masks that the
+            in-vocabulary classifier does not know, such as annotated ones, are left to the other.
         alpha: the out-of-vocabulary classifier's weight on classes seen in training (FC-CLIP).
         beta: its weight on the others.
         ensemble_on_valid: whether that weight is 0 on masks about which the encoder has nothing to
@@ -205,7 +211,7 @@ class Classification:
     synonyms: Synonyms = "mean"
     object_score: bool = True
     classifier: Classifier = "out_of_vocabulary"
-    ensemble: Mean | Literal["none"] = "none"
+    ensemble: Ensemble = "none"
     alpha: Share = 0.4
     beta: Share = 0.8
     ensemble_on_valid: bool = False
@@ -322,12 +328,11 @@ class Classification:
             return probabilities * logits.valid[:, None]
         if self.ensemble == "none":
             return class_probabilities(ours, has_background=True, object_scores=scores)
-        found = ensemble_log_probabilities(
-            ours,
-            logits.out_of_vocabulary[:, : logits.classes],
-            self._weights(logits, seen),
-            mean=self.ensemble,
-        )
+        clips, weights = logits.out_of_vocabulary[:, : logits.classes], self._weights(logits, seen)
+        if self.ensemble == "product":
+            found = product_log_probabilities(ours, clips, weights, logits.valid)
+        else:
+            found = ensemble_log_probabilities(ours, clips, weights, mean=self.ensemble)
         return (found if scores is None else found + _log_scores(scores)).exp()
 
     def _weights(

@@ -3,7 +3,8 @@
 FC-CLIP (Yu et al., NeurIPS 2023), section 3.3 and equation 6: a geometric mean of the two class
 distributions, in which CLIP weighs little on classes that training had masks of and much on others.
 As released and not in the paper: the mean is normalised over the classes again, and the void's
-share, by the in-vocabulary classifier alone, is taken off. Everything is in log space.
+share, by the in-vocabulary classifier alone, is taken off. OVSeg (Liang et al., CVPR 2023), as
+released, and MAFT: the plain product of the two, `product`. Everything is in log space.
 """
 
 from typing import Literal
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 Mean = Literal["geometric", "arithmetic"]
+Ensemble = Literal["geometric", "arithmetic", "product", "none"]
 
 
 def ensemble_weights(seen: Bool[Tensor, " K"], *, alpha: float, beta: float) -> Float[Tensor, " K"]:
@@ -52,3 +54,25 @@ def ensemble_log_probabilities(
         mixed = torch.logaddexp((1 - weights).log() + ours, weights.log() + clips)
     not_void = in_vocabulary.log_softmax(-1)[:, :-1].logsumexp(-1, keepdim=True)
     return mixed.log_softmax(-1) + not_void
+
+
+def product_log_probabilities(
+    in_vocabulary: Float[Tensor, "N K1"],
+    out_of_vocabulary: Float[Tensor, "N K"],
+    weights: Float[Tensor, "#N K"],
+    valid: Bool[Tensor, " N"],
+) -> Float[Tensor, "N K"]:
+    """Log of p^(1 - weight) q^weight, which is not normalised again, for OVSeg's p and q.
+
+    p is the in-vocabulary classifier's, whose void takes part in the softmax and is then left out;
+    q is the other's, and 1 for a mask about which it has nothing to say.
+
+    Args:
+        in_vocabulary: (N, K+1) logits, the void's column last.
+        out_of_vocabulary: (N, K) logits.
+        weights: (N, K) or (1, K) of the out-of-vocabulary classifier, 0 to 1.
+        valid: (N,) False where that one has nothing to say.
+    """
+    ours = in_vocabulary.log_softmax(-1)[:, :-1]
+    clips = out_of_vocabulary.log_softmax(-1).masked_fill(~valid[:, None], 0.0)
+    return (1 - weights) * ours + weights * clips

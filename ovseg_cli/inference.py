@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_cli.structures import Frame, Instances, Segment, Segmentation
-from ovseg_cli.upsampling import Region, tiles
+from ovseg_cli.upsampling import Region, probability_tiles, tiles
 
 Task = Literal["panoptic", "semantic", "instance"]
 TASKS: tuple[Task, ...] = ("panoptic", "semantic", "instance")
@@ -39,6 +39,9 @@ class InferenceOptions:
         top_k: most instances of an image.
         top_k_over: `all` ranks things and stuff together and then drops stuff, as published;
             `things` ranks things alone.
+        semantic_at: the size at which the semantic map's mask probabilities are taken: that of the
+            `original` image (MasQCLIP), or of the image as `resized` for the networks, whose
+            probabilities are then resized (OVSeg, MAFT, FC-CLIP where it makes no other map).
     """
 
     object_threshold: float = 0.3
@@ -46,6 +49,7 @@ class InferenceOptions:
     reject_background: bool = False
     top_k: PositiveInt = 100
     top_k_over: Literal["all", "things"] = "all"
+    semantic_at: Literal["original", "resized"] = "original"
 
 
 def segment(
@@ -72,6 +76,12 @@ def segment(
         options: thresholds; their defaults are MasQCLIP's.
     """
     options = options or InferenceOptions()
+    if "semantic" in tasks and options.semantic_at == "resized":
+        others: set[Task] = set(tasks) - {"semantic"}
+        rest = segment(
+            class_probabilities, mask_logits, frame, is_thing, tasks=others, options=options
+        )
+        return replace(rest, semantic=resized_semantic_map(class_probabilities, mask_logits, frame))
     semantic = panoptic = scored = None
     queries = []
     if "semantic" in tasks:
@@ -134,6 +144,25 @@ def semantic_map(
         labels = torch.where(better.view(size), chunk[places].view(size), labels)
         best = torch.where(better, chunk_best, best)
     return labels
+
+
+def resized_semantic_map(
+    class_probabilities: Float[Tensor, "N K"], mask_logits: Float[Tensor, "N h w"], frame: Frame
+) -> Int[Tensor, "H W"]:
+    """The best class at every pixel, from the class scores at the resized image's size.
+
+    Resizing scores is resizing mask probabilities, as both are linear.
+
+    Args:
+        class_probabilities: (N, K).
+        mask_logits: (N, h, w) covering the padded frame.
+        frame: how they lie in the image.
+    """
+    some = (class_probabilities > 0).any(-1)
+    result = torch.zeros(frame.original, dtype=torch.int64, device=mask_logits.device)
+    for region, probabilities in probability_tiles(mask_logits[some], frame):
+        result[region] = semantic_map(class_probabilities[some], probabilities)
+    return result
 
 
 def panoptic_map(

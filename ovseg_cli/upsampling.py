@@ -6,7 +6,7 @@ times a small matrix of columns. Masks are upsampled here and nowhere else.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 
 import torch
@@ -52,18 +52,41 @@ def tiles(mask_logits: Float[Tensor, "N h w"], frame: Frame) -> Iterator[Tile]:
         mask_logits: (N, h, w) covering the padded frame; no tiles if N is 0.
         frame: how they lie in the image.
     """
-    count = len(mask_logits)
-    if not count:
+    if not len(mask_logits):
         return
-    values = CPU_TILE if mask_logits.device.type == "cpu" else GPU_TILE
-    side = max(SMALLEST_SIDE, isqrt(values // count))
-    across = list(_spans(mask_logits, 1, frame, side))
-    for row in _spans(mask_logits, 0, frame, side):
-        rows = row.weights.T.expand(count, -1, -1)
+    rows, columns = (_weights(mask_logits, frame, axis) for axis in (0, 1))
+    side = _side(mask_logits)
+    across = [_span(columns, outer) for outer in _parts(columns, side)]
+    for row in (_span(rows, outer) for outer in _parts(rows, side)):
         for column in across:
             window = mask_logits[:, row.inner, column.inner]
-            wide = (window.flatten(0, 1) @ column.weights).unflatten(0, window.shape[:2])
-            yield Tile((row.outer, column.outer), torch.bmm(rows, wide))
+            yield Tile((row.outer, column.outer), _weighted(window, row, column))
+
+
+def probability_tiles(
+    mask_logits: Float[Tensor, "N h w"], frame: Frame
+) -> Iterator[tuple[Region, Float[Tensor, "N r c"]]]:
+    """Mask probabilities of the resized image, resized in their turn: the original image's tiles.
+
+    Args:
+        mask_logits: (N, h, w) covering the padded frame; no tiles if N is 0.
+        frame: how they lie in the image.
+    """
+    if not len(mask_logits):
+        return
+    resized = replace(frame, original=frame.resized)
+    first = [_weights(mask_logits, resized, axis) for axis in (0, 1)]
+    rows, columns = (
+        _resized(torch.eye(before)[None], after)[0].to(mask_logits)
+        for before, after in zip(frame.resized, frame.original, strict=True)
+    )
+    side = _side(mask_logits)
+    across = [_span(columns, outer) for outer in _parts(columns, side)]
+    for row in (_span(rows, outer) for outer in _parts(rows, side)):
+        for column in across:
+            below, right = _span(first[0], row.inner), _span(first[1], column.inner)
+            window = _weighted(mask_logits[:, below.inner, right.inner], below, right)
+            yield (row.outer, column.outer), _weighted(window.sigmoid(), row, column)
 
 
 def upsample(mask_logits: Float[Tensor, "N h w"], frame: Frame) -> Float[Tensor, "N H W"]:
@@ -79,20 +102,34 @@ def upsample(mask_logits: Float[Tensor, "N h w"], frame: Frame) -> Float[Tensor,
     return result
 
 
-def _spans(mask_logits: Tensor, axis: int, frame: Frame, side: int) -> Iterator[_Span]:
-    cells, size = mask_logits.shape[1 + axis], frame.original[axis]
-    weights = _resizing(cells, frame.padded[axis], frame.resized[axis], size)
-    for start in range(0, size, side):
-        outer = slice(start, min(size, start + side))
-        used = weights[:, outer].any(1).nonzero()[:, 0]
-        inner = slice(int(used[0]), int(used[-1]) + 1)
-        yield _Span(outer, inner, weights[inner, outer].contiguous().to(mask_logits))
+def _side(mask_logits: Tensor) -> int:
+    """Of a tile, in pixels."""
+    values = CPU_TILE if mask_logits.device.type == "cpu" else GPU_TILE
+    return max(SMALLEST_SIDE, isqrt(values // len(mask_logits)))
 
 
-def _resizing(cells: int, padded: int, resized: int, original: int) -> Tensor:
+def _parts(weights: Tensor, side: int) -> Iterator[slice]:
+    size = weights.shape[1]
+    return (slice(start, min(size, start + side)) for start in range(0, size, side))
+
+
+def _span(weights: Tensor, outer: slice) -> _Span:
+    """Some pixels of an axis, from the weight of every cell in every pixel."""
+    used = weights[:, outer].any(1).nonzero()[:, 0]
+    inner = slice(int(used[0]), int(used[-1]) + 1)
+    return _Span(outer, inner, weights[inner, outer].contiguous())
+
+
+def _weighted(window: Tensor, row: _Span, column: _Span) -> Tensor:
+    wide = (window.flatten(0, 1) @ column.weights).unflatten(0, window.shape[:2])
+    return torch.bmm(row.weights.T.expand(len(window), -1, -1), wide)
+
+
+def _weights(mask_logits: Tensor, frame: Frame, axis: int) -> Tensor:
     """(cells, original): the weight of every mask cell in every pixel along an axis."""
-    weights = _resized(torch.eye(cells)[None], padded)[:, :, :resized]
-    return _resized(weights, original)[0]
+    padded, resized, original = frame.padded[axis], frame.resized[axis], frame.original[axis]
+    at_padded = _resized(torch.eye(mask_logits.shape[1 + axis])[None], padded)
+    return _resized(at_padded[:, :, :resized], original)[0].to(mask_logits)
 
 
 def _resized(signals: Tensor, size: int) -> Tensor:

@@ -6,7 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ovseg_cli.ensemble import ensemble_log_probabilities, ensemble_weights
+from ovseg_cli.ensemble import (
+    ensemble_log_probabilities,
+    ensemble_weights,
+    product_log_probabilities,
+)
 
 MEANS = ("geometric", "arithmetic")
 
@@ -84,3 +88,21 @@ def test_the_ends_are_the_two_classifiers(mean: str) -> None:
     torch.testing.assert_close(alone[0], ours.softmax(-1)[:, :-1])
     not_void = 1 - ours.softmax(-1)[:, -1:]
     torch.testing.assert_close(alone[1], not_void * clips.softmax(-1))
+
+
+def test_the_product_by_hand() -> None:
+    """p = 0.4, 0.1 and void 0.5; q = 0.25, 0.75; the second mask says nothing to the other."""
+    ours = torch.tensor([[0.4, 0.1, 0.5]] * 2).log()
+    clips = torch.tensor([[0.25, 0.75]] * 2).log()
+    weights = torch.tensor([[0.5, 1.0]])
+    found = product_log_probabilities(ours, clips, weights, torch.tensor([True, False])).exp()
+    expected = torch.tensor([[0.1**0.5, 0.75], [0.4**0.5, 1.0]])
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_product_of_what_underflows_stays_finite() -> None:
+    ours, clips = torch.tensor([[300.0, -300.0, 0.0]]), torch.tensor([[-300.0, 300.0]])
+    for weight in (0.0, 0.7, 1.0):
+        weights = torch.full((1, 2), weight)
+        found = product_log_probabilities(ours, clips, weights, torch.tensor([True]))
+        assert torch.isfinite(found).all()

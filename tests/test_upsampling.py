@@ -8,7 +8,7 @@ from plain import inference as plain
 
 from ovseg_cli import upsampling
 from ovseg_cli.structures import Frame
-from ovseg_cli.upsampling import tiles, upsample
+from ovseg_cli.upsampling import probability_tiles, tiles, upsample
 
 SIDES = st.tuples(st.integers(1, 30), st.integers(1, 30))
 
@@ -47,3 +47,25 @@ def test_tiles_cover_every_pixel_once_and_stay_small(count: int) -> None:
         assert tile.logits.shape[1:] == covered[tile.region].shape
         assert tile.logits.numel() <= max(upsampling.CPU_TILE, count * 32 * 32)
     assert (covered == 1).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 3), SIDES, SIDES, SIDES, SIDES)
+def test_probabilities_of_the_resized_image_are_resized_in_their_turn(
+    count: int,
+    grid: tuple[int, int],
+    padded: tuple[int, int],
+    cropped: tuple[int, int],
+    original: tuple[int, int],
+) -> None:
+    resized = (min(padded[0], cropped[0]), min(padded[1], cropped[1]))
+    logits = torch.randn(count, *grid, generator=torch.Generator().manual_seed(0))
+    at_resized = plain.upsampled(logits, Frame(padded, resized, resized)).sigmoid()
+    found = torch.full((count, *original), -1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upsampling, "CPU_TILE", 50)
+        patch.setattr(upsampling, "SMALLEST_SIDE", 4)
+        for region, probabilities in probability_tiles(logits, Frame(padded, resized, original)):
+            found[:, *region] = probabilities
+    expected = plain.upsampled(at_resized, Frame(resized, resized, original))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

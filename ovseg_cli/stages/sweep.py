@@ -43,7 +43,10 @@ class SweepOptions:
         tasks: whose results are scored; each costs its inference once a setting.
     """
 
-    ensembles: tuple[Literal["arithmetic", "geometric"], ...] = ("arithmetic", "geometric")
+    ensembles: tuple[Literal["arithmetic", "geometric", "product"], ...] = (
+        "arithmetic",
+        "geometric",
+    )
     weights: tuple[tuple[Share, Share], ...] = PUBLISHED_WEIGHTS
     tasks: tuple[Task, ...] = ("panoptic",)
 
