@@ -19,6 +19,7 @@ from ovseg_cli.structures import Frame, Instances, Segment, Segmentation
 from ovseg_cli.upsampling import Region, probability_tiles, tiles
 
 Task = Literal["panoptic", "semantic", "instance"]
+SemanticAt = Literal["original", "resized"]
 TASKS: tuple[Task, ...] = ("panoptic", "semantic", "instance")
 CHUNK = 1 << 22  # most class scores at once: 16 MB in fp32
 GROUP = 16  # rows whose maximum is taken before any index is looked for
@@ -49,7 +50,7 @@ class InferenceOptions:
     reject_background: bool = False
     top_k: PositiveInt = 100
     top_k_over: Literal["all", "things"] = "all"
-    semantic_at: Literal["original", "resized"] = "original"
+    semantic_at: SemanticAt = "original"
 
 
 def segment(

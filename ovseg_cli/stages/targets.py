@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.datasets.semantic_maps import SemanticMaps
 from ovseg_cli.errors import RecipeError, UsageError
-from ovseg_cli.inference import Task
+from ovseg_cli.inference import SemanticAt, Task
 from ovseg_cli.recipe import Recipe, Share, build
 from ovseg_cli.stages.session import Settings, class_list, data_folder
 from ovseg_cli.vocabulary import builtin_vocabulary
@@ -22,6 +22,7 @@ OVERRIDES = {
     "max_side": "framing",
     "object_threshold": "inference",
     "overlap_threshold": "inference",
+    "semantic_at": "inference",
 }
 
 
@@ -46,6 +47,7 @@ class TargetOptions:
         max_side: most pixels of the longer side, None for no maximum.
         object_threshold: a panoptic segment's class probability is above it.
         overlap_threshold: a panoptic segment keeps at least this share of its mask's area.
+        semantic_at: at which size the semantic map is made, see `InferenceOptions`.
     """
 
     root: str
@@ -61,6 +63,7 @@ class TargetOptions:
     max_side: PositiveInt | None = None
     object_threshold: Share = 0.0
     overlap_threshold: Share = 0.0
+    semantic_at: SemanticAt = "original"
 
 
 def target_options(recipe: Recipe, name: str) -> TargetOptions:
