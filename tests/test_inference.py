@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import pytest
 import torch
@@ -155,8 +156,27 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
+@pytest.mark.parametrize("classes", [3, 3000])
+def test_a_semantic_map_of_the_resized_image_is_that_of_its_scores_resized(classes: int) -> None:
+    probabilities, mask_logits, is_thing = scene(1, 20, classes)
+    frame = Frame((48, 40), (47, 33), (60, 41))
+    resized = plain.upsampled(mask_logits, Frame(frame.padded, frame.resized, frame.resized))
+    scores = plain.resized(plain.semantic(probabilities, resized), frame.original)
+    with small_tiles():
+        found, usual = (
+            segment(probabilities, mask_logits, frame, is_thing, options=InferenceOptions(**option))
+            for option in ({"semantic_at": "resized"}, {})
+        )
+    assert share_of_difference(found.semantic, scores.argmax(0)) <= 1e-3
+    assert torch.equal(found.panoptic, usual.panoptic)
+    assert found.instances is not None
+
+
+@pytest.mark.parametrize("semantic_at", ["original", "resized"])
 @pytest.mark.parametrize("task", inference.TASKS)
-def test_no_tensor_has_a_number_for_every_mask_or_class_and_pixel(task: inference.Task) -> None:
+def test_no_tensor_has_a_number_for_every_mask_or_class_and_pixel(
+    task: inference.Task, semantic_at: Literal["original", "resized"]
+) -> None:
     count, size = 20, (360, 480)
     probabilities, mask_logits, is_thing = scene(2, count, 200)
     frame = Frame((96, 80), (96, 80), size)
@@ -167,7 +187,7 @@ def test_no_tensor_has_a_number_for_every_mask_or_class_and_pixel(task: inferenc
             frame,
             is_thing | True,
             tasks=(task,),
-            options=InferenceOptions(object_threshold=0.0),
+            options=InferenceOptions(object_threshold=0.0, semantic_at=semantic_at),
         )
     assert largest.values <= 2 * VALUES + size[0] * size[1]
 
