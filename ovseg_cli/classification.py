@@ -352,6 +352,22 @@ class Classification:
         return torch.where(logits.valid[:, None], weights, 0.0)
 
 
+def words_shares(
+    proposals: Proposals, texts: ClassTexts, *, scale: float
+) -> Float[Tensor, " N"] | None:
+    """One less the void's probability by the proposals' own embeddings; None without a void.
+
+    Args:
+        proposals: N masks.
+        texts: the vocabulary's.
+        scale: the temperature where the proposals bring none.
+    """
+    if proposals.no_object is None:
+        return None
+    logits = _in_vocabulary_logits(None, proposals, texts, scale)
+    return None if logits is None else logits.softmax(-1)[:, :-1].sum(-1)
+
+
 def _in_vocabulary_logits(
     encoded: EncodedMasks | None, proposals: Proposals, texts: ClassTexts, scale: float
 ) -> Float[Tensor, "N K1"] | None:

@@ -23,7 +23,13 @@ from ovseg_cli.checkpoints.run_parts import (
     takes_clip,
     training_vocabulary,
 )
-from ovseg_cli.classification import Classification, ClassifierLogits, ClassTexts, class_texts
+from ovseg_cli.classification import (
+    Classification,
+    ClassifierLogits,
+    ClassTexts,
+    class_texts,
+    words_shares,
+)
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.datasets.framing import FramingOptions, frame_image
 from ovseg_cli.device import Precision, autocast
@@ -242,13 +248,22 @@ class Segmenter:
         with self._precision():
             return self.proposer.propose(framed)
 
-    def encode(self, framed: FramedImage, proposals: Proposals) -> EncodedMasks:
+    def encode(
+        self, framed: FramedImage, proposals: Proposals, vocabulary: Vocabulary | None = None
+    ) -> EncodedMasks:
         """Masks in CLIP's space, by the mask encoder.
 
         Args:
             framed: from `frame`.
             proposals: N masks of that image, from wherever.
+            vocabulary: what they will be told apart by. Where the proposals have a void, an encoder
+                that leaves out masks of low scores is given one less the void's probability among
+                these words as the score.
         """
+        if vocabulary is not None:
+            texts, scale = self._words_of(vocabulary).texts, self.classification.temperature
+            shares = words_shares(proposals, texts, scale=scale)
+            proposals = proposals if shares is None else replace(proposals, scores=shares)
         return self._encoded(self.mask_encoder, framed, proposals)
 
     def logits(
@@ -267,7 +282,7 @@ class Segmenter:
             vocabulary: K classes.
             encoded: the same masks from `encode`, where that is done already.
         """
-        encoded = encoded or self.encode(framed, proposals)
+        encoded = encoded or self.encode(framed, proposals, vocabulary)
         second = None
         if self.in_vocabulary is not None:
             second = self._encoded(self.in_vocabulary, framed, proposals)
@@ -288,7 +303,7 @@ class Segmenter:
         Raises:
             RecipeError: an ensemble that needs to know which classes training had masks of.
         """
-        encoded = self.encode(framed, proposals)
+        encoded = self.encode(framed, proposals, vocabulary)
         logits = self.logits(framed, proposals, vocabulary, encoded=encoded)
         return encoded, self.classification.combine(logits, seen=self.seen(vocabulary))
 

@@ -1,5 +1,6 @@
 """The Python API on a tiny random CLIP and a proposer with fixed masks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,33 @@ def test_an_image_is_encoded_once_for_the_encoder_that_reads_it(image: torch.Ten
     second = Segmenter(Quarters(), MaskClassTokens(clip), clip, in_vocabulary=encoder)
     second.predict(image, "dog,cat")
     assert encoder.images == 1
+
+
+def test_masks_that_their_proposer_takes_for_void_can_be_left_out(image: torch.Tensor) -> None:
+    clip = tiny_clip()
+    segmenter = Segmenter(
+        None,
+        MaskedCrops(clip, least_score=0.5),
+        clip,
+        classification=Classification(background=None),
+    )
+    vocabulary = parse_labels("dog,cat")
+    framed = segmenter.frame(image)
+    embeddings = segmenter.text_embeddings(vocabulary).embeddings
+    void = -embeddings.sum(0)
+    proposals = replace(
+        Quarters().propose(framed),
+        scores=torch.tensor([0.9, 0.9, 0.1, 0.1]),
+        embeddings=torch.stack([void, embeddings[0], void, embeddings[1]]),
+        no_object=void,
+        logit_scale=100.0,
+    )
+    assert segmenter.encode(framed, proposals).valid.tolist() == [True, True, False, False]
+    encoded, probabilities = segmenter.classify(framed, proposals, vocabulary)
+    assert encoded.valid.tolist() == [False, True, False, True]
+    assert not probabilities[[0, 2]].any()
+    own = replace(proposals, embeddings=None)
+    assert segmenter.encode(framed, own, vocabulary).valid.tolist() == [True, True, False, False]
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])

@@ -51,7 +51,8 @@ class MaskedCrops(nn.Module):
         tuned: what `tune-clip` trains, or has trained: mask prompts ("mpt"), the whole image tower
             ("finetune"), or both at once ("joint").
         prompts: depth of the mask prompts, in layers; OVSeg's is 3.
-        least_score: proposals of a lower object score are not looked at, and invalid.
+        least_score: proposals of a lower object score, or with a higher share of void than one
+            less this, are not looked at, and invalid; see `Segmenter.encode`.
         same_above: masks that overlap an earlier one by a higher IoU share its embedding; None
             looks at every mask.
         batch_size: masks at a time; it changes memory and nothing else.

@@ -161,7 +161,7 @@ def _scored_image(
     framed = segmenter.frame(sample.image)
     given = ground_truth_proposals(sample, framed.frame)
     proposals = given if options.oracle_masks else segmenter.propose(framed)
-    encoded = segmenter.encode(framed, proposals)
+    encoded = segmenter.encode(framed, proposals, vocabulary)
     logits = segmenter.logits(framed, proposals, vocabulary, encoded=encoded)
     return ScoredImage(sample, held_out, framed, given, proposals, encoded, logits)
 
