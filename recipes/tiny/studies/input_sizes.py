@@ -2,7 +2,7 @@
 
     python recipes/tiny/studies/input_sizes.py FOLDER [--seeds 0 1 2] [--jobs 1]
 
-The paper's table 9, on the first 200 images of the test split: CLIP alone names the same masks by
+The paper's table 9, on the first 100 images of the test split: CLIP alone names the same masks by
 mask pooling; no training is involved. The masks are those of the teacher in FOLDER/vit, which is
 a folder as the study masqclip.py makes it; FOLDER itself is that of the study fcclip.py.
 """
@@ -11,11 +11,11 @@ from seeds import LIGHT, Results, SeedRun, cell, study
 
 RECIPE = "tiny/fcclip"
 VIT = "tiny/masqclip"
-SIZES = (128, 192, 256, 320, 384)
+SIZES = (96, 128, 192, 256, 320)
 SETTINGS = (
     *LIGHT,
     f"evaluate.input_sizes={list(SIZES)}",
-    "evaluate.images=200",
+    "evaluate.images=100",
     "evaluate.tasks=[panoptic]",
     "mask_encoder={name: mask_pooling}",
     "artifacts.proposals=teacher",
