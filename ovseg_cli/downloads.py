@@ -17,12 +17,6 @@ HTTP_PARTIAL = 206
 HTTP_RANGE_REFUSED = 416
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: OVSEG_CACHE, else ovseg in XDG_CACHE_HOME, else in ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("OVSEG_CACHE") or f"{base}/ovseg").expanduser()
-
-
 def download(
     url: str,
     path: Path,

@@ -191,7 +191,7 @@ class Segmenter:
             device=device,
             precision=precision,
             text_cache=text_cache,
-            text_key=_text_key(run, recipe) if text_cache else "",
+            text_key=text_key(run, recipe) if text_cache else "",
             **options,
         )
 
@@ -432,7 +432,13 @@ def _training_vocabulary(run: Run, recipe: Recipe, options: VocabularyOptions) -
     return found
 
 
-def _text_key(run: Run, recipe: Recipe) -> str:
+def text_key(run: Run, recipe: Recipe) -> str:
+    """What tells the recipe's text tower from others where text embeddings are kept.
+
+    Args:
+        run: holds clip/base unless the recipe names open_clip.
+        recipe: its section `clip`.
+    """
     if "clip/base" in artifacts_of(run, recipe, proposer=False):
         return file_hash(run.artifact_path("clip", "base"))
     return str(sorted(recipe.section("clip").items()))

@@ -78,3 +78,9 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache_folder() -> Path:
+    """What can be had again is kept here: OVSEG_CACHE, or ovseg in XDG_CACHE_HOME or ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("OVSEG_CACHE") or f"{base}/ovseg").expanduser()

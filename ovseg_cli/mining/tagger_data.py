@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ovseg_cli.downloads import cache_folder, download
+from ovseg_cli.downloads import download
 from ovseg_cli.errors import InputError
-from ovseg_cli.storage import writing
+from ovseg_cli.storage import cache_folder, writing
 
 NAME = "averaged_perceptron_tagger_eng"
 URL = f"https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/taggers/{NAME}.zip"

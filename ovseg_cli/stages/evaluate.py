@@ -31,6 +31,7 @@ from ovseg_cli.storage import write_json, write_text
 from ovseg_cli.structures import Vocabulary
 from ovseg_cli.vocabulary.labels import parse_labels
 from ovseg_cli.vocabulary.seen_classes import with_seen
+from ovseg_cli.vocabulary.text_embeddings import text_cache_folder
 
 STAGE = "evaluate"
 PARTS: dict[Protocol, Part] = {
@@ -133,6 +134,7 @@ def _segmenter(settings: Settings, given: GivenMasks | None, *, with_proposer: b
         device=settings.device,
         precision=settings.precision_or("fp32"),
         with_proposer=with_proposer,
+        text_cache=text_cache_folder(),
     )
     if given is not None:
         segmenter.proposer, segmenter.framing = given.proposer, given.framing

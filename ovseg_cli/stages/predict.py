@@ -25,6 +25,7 @@ from ovseg_cli.inference import TASKS, Task
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.structures import Segmentation, Vocabulary
 from ovseg_cli.vocabulary import parse_labels
+from ovseg_cli.vocabulary.text_embeddings import text_cache_folder
 from ovseg_cli.writers import json_lines
 
 from .model_choice import DEFAULT_RUN, TINY_LABELS, TINY_NOTICE, choose_model
@@ -216,12 +217,6 @@ def _tasks(names: Sequence[str]) -> tuple[Task, ...]:
     if unknown:
         raise UsageError(f"--task {unknown[0]}: give {', '.join(TASKS)}")
     return tuple(task for task in TASKS if task in names)
-
-
-def text_cache_folder() -> Path:
-    """Where text embeddings are kept: under OVSEG_CACHE, else XDG_CACHE_HOME, else ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("OVSEG_CACHE") or f"{base}/ovseg").expanduser() / "texts"
 
 
 def _inputs(

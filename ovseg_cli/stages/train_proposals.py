@@ -14,9 +14,9 @@ from ovseg_cli.checkpoints.run_parts import clip_of, takes_clip, vocabulary_json
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.proposers import PROPOSERS, ClipMask2Former, LearnedProposer
-from ovseg_cli.recipe import Recipe, build, choose
+from ovseg_cli.recipe import build, choose
 from ovseg_cli.run import file_hash
-from ovseg_cli.segmenter import VocabularyOptions
+from ovseg_cli.segmenter import VocabularyOptions, text_key
 from ovseg_cli.stages.proposal_examples import ProposalExamples
 from ovseg_cli.stages.proposal_losses import proposal_losses
 from ovseg_cli.stages.proposal_options import TEACHER, TrainProposalsOptions
@@ -35,7 +35,7 @@ from ovseg_cli.structures import TextEmbeddings
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import fit
 from ovseg_cli.vocabulary.templates import TEMPLATES
-from ovseg_cli.vocabulary.text_embeddings import text_embeddings
+from ovseg_cli.vocabulary.text_embeddings import text_cache_folder, text_embeddings
 
 STAGE = "train-proposals"
 SECTIONS = ("proposer", "dataset", "train_proposals")
@@ -88,7 +88,7 @@ def _trained(
     clip, texts = None, None
     if takes_clip(_chosen(section)[1]):
         clip = clip_of(settings.run, recipe).to(device).eval()
-        texts = _texts(recipe, dataset, clip).to(device)
+        texts = _texts(settings, dataset, clip).to(device)
     torch.manual_seed(recipe.seed)
     name, proposer = built_proposer(section, clip)
     if not isinstance(proposer, ClipMask2Former) and options.backbone_weights != "none":
@@ -127,11 +127,18 @@ def _log_name(options: TrainProposalsOptions) -> str:
     return STAGE if options.name == TEACHER else f"{STAGE}-{options.name}"
 
 
-def _texts(recipe: Recipe, dataset: CocoDataset, clip: ClipEncoder) -> TextEmbeddings:
+def _texts(settings: Settings, dataset: CocoDataset, clip: ClipEncoder) -> TextEmbeddings:
     """Every synonym of the classes that are learned, in the recipe's templates."""
+    recipe = settings.recipe
     words = build("vocabulary", recipe.section("vocabulary"), VocabularyOptions)
     templates = TEMPLATES[words.templates]
-    return text_embeddings(dataset.vocabulary, clip.encode_text, templates=templates)
+    return text_embeddings(
+        dataset.vocabulary,
+        clip.encode_text,
+        templates=templates,
+        cache=text_cache_folder(),
+        model_key=text_key(settings.run, recipe),
+    )
 
 
 def built_proposer(

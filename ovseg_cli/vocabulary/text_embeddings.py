@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..storage import cache_folder
 from ..structures import TextEmbeddings, Vocabulary
 from .kept_words import KeptWords
 from .templates import NAME_ONLY
@@ -15,6 +16,11 @@ from .templates import NAME_ONLY
 EncodeText = Callable[[Sequence[str]], Float[Tensor, "T D"]]
 
 BATCH = 256
+
+
+def text_cache_folder() -> Path:
+    """Where text embeddings are kept from one process to the next."""
+    return cache_folder() / "texts"
 
 
 def text_embeddings(

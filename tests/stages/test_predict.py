@@ -21,9 +21,10 @@ from ovseg_cli.errors import (
 )
 from ovseg_cli.stages import model_choice
 from ovseg_cli.stages.model_choice import choose_model
-from ovseg_cli.stages.predict import PredictOptions, predict, predict_command, text_cache_folder
+from ovseg_cli.stages.predict import PredictOptions, predict, predict_command
 from ovseg_cli.structures import Instances, Segment, Segmentation
 from ovseg_cli.vocabulary import parse_labels
+from ovseg_cli.vocabulary.text_embeddings import text_cache_folder
 
 WORDS = parse_labels("dog,sky")
 
