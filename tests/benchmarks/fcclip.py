@@ -68,19 +68,19 @@ RELEASED = {  # GFLOP and CPU seconds
 class NearbyTexts(ClipEncoder):
     """A CLIP without a text tower: each text lies near what one of the masks is embedded as.
 
-    Random weights embed all masks much alike; words that tell them apart have to lie where they
-    differ.
+    Random weights embed all masks much alike. Words that tell them apart have to lie where they
+    differ, and across what they have in common.
     """
 
     def lie_near(self, *embeddings: Tensor) -> None:
         """Where the next texts are to be: by the sum of what each (N, D) gives for a mask."""
-        self.places = sum(F.normalize(rows - rows.mean(0), dim=-1) for rows in embeddings)
+        means = torch.stack([rows.mean(0) for rows in embeddings])
+        places = sum(F.normalize(rows - rows.mean(0), dim=-1) for rows in embeddings)
+        common = torch.linalg.qr(means.T).Q  # (D, 2)
+        self.places = places - places @ common @ common.T
 
     def encode_text(self, texts: Any, batch_size: int = 128) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(len(texts), self.embedding_dim, generator=generator)
-        near = self.places[torch.arange(len(texts)) % len(self.places)]
-        return near + 0.5 * F.normalize(noise, dim=-1)
+        return self.places[torch.arange(len(texts)) % len(self.places)]
 
 
 @dataclass
@@ -375,6 +375,7 @@ def main() -> None:
         assert proposals.embeddings is not None
         encoded = segmenter.encode(framed, proposals)
         clip.lie_near(proposals.embeddings, encoded.embeddings)
+        model.void_embedding.weight.data = -proposals.embeddings.mean(0, keepdim=True)
         del framed, proposals, encoded
         texts = segmenter.text_embeddings(vocabulary)
         words = Words(
