@@ -236,13 +236,19 @@ def peer_pass(peer: PlainFcclip, framed: FramedImage) -> Pass:
     return run
 
 
-def counted(work: Pass) -> tuple[dict[str, Tensor], Recorder, dict[str, float]]:
-    """A pass with its FLOPs and the peak megabytes of its parts and of the whole."""
-    cpu = torch.profiler.ProfilerActivity.CPU
-    counter = FlopCounterMode(display=False, custom_mapping=FUSED_ON_CPU)
-    with torch.profiler.profile(activities=[cpu], profile_memory=True) as profile, counter:
+def counted(work: Pass) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """A pass and the GFLOP of its parts and of the whole."""
+    with FlopCounterMode(display=False, custom_mapping=FUSED_ON_CPU) as counter:
         recorder = Recorder(counter=counter)
         results = work(recorder)
+    return results, {**recorder.gflop, "whole": sum(recorder.gflop.values())}
+
+
+def peak_megabytes_of_parts(work: Pass) -> dict[str, float]:
+    """Of a pass of its own: the counter of FLOPs takes resizing apart, which costs memory."""
+    cpu = torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[cpu], profile_memory=True) as profile:
+        work(Recorder())
     events = profile.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     held = list(itertools.accumulate(size for _, size in changes))
@@ -256,14 +262,15 @@ def counted(work: Pass) -> tuple[dict[str, Tensor], Recorder, dict[str, float]]:
                 if start <= moment <= end
             ]
             peaks[event.name().removeprefix("part:")] = max(inside, default=0) / 1e6
-    return results, recorder, peaks
+    return peaks
 
 
 def compare(passes: dict[str, Pass], repeats: int) -> dict[str, float]:
     """Prints the table of both, and gives the median seconds of our parts."""
-    results, recorders, peaks = {}, {}, {}
+    results, gflop, peaks = {}, {}, {}
     for side, work in passes.items():
-        results[side], recorders[side], peaks[side] = counted(work)
+        results[side], gflop[side] = counted(work)
+        peaks[side] = peak_megabytes_of_parts(work)
     taken: dict[str, list[dict[str, float]]] = {side: [] for side in passes}
     for _ in range(repeats):
         for side, work in passes.items():
@@ -277,7 +284,6 @@ def compare(passes: dict[str, Pass], repeats: int) -> dict[str, float]:
         f"{'ours MB':>9}{'peer MB':>9}{'ratio':>7}{'released GF':>13}{'s':>6}"
     )
     for name in dict.fromkeys([*seconds["peer"], *seconds["ours"], "whole"]):
-        gflop = {side: {**r.gflop, "whole": sum(r.gflop.values())} for side, r in recorders.items()}
         columns = [
             pair(seconds, name, 8, 2),
             pair(gflop, name, 9, 1, ratio=False),
