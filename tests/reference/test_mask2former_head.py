@@ -74,9 +74,7 @@ def test_the_decoders_agree_with_the_released_code(case):
     for index, level in enumerate(pixels.levels):
         assert torch.allclose(level, tensors[f"mid.multi_scale_{index}"], **TOLERANCE)
     for index, prediction in enumerate(predictions[:-1]):
-        assert torch.allclose(
-            prediction.classes, tensors[f"mid.aux_logits_{index}"], **TOLERANCE
-        )
+        assert torch.allclose(prediction.classes, tensors[f"mid.aux_logits_{index}"], **TOLERANCE)
         if f"mid.aux_masks_{index}" in tensors:
             expected = tensors[f"mid.aux_masks_{index}"]
             assert torch.allclose(prediction.mask_logits, expected, **TOLERANCE)
