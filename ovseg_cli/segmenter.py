@@ -92,6 +92,13 @@ class ReadsDenseFeatures(Protocol):
         ...
 
 
+@runtime_checkable
+class LeavesMasksOut(Protocol):
+    """A mask encoder that looks at no mask whose score is below `least_score`, 0 to 1."""
+
+    least_score: float
+
+
 @dataclass(frozen=True)
 class _Words:
     """What a vocabulary is to the classifiers."""
@@ -260,7 +267,9 @@ class Segmenter:
                 that leaves out masks of low scores is given one less the void's probability among
                 these words as the score.
         """
-        if vocabulary is not None:
+        encoder = self.mask_encoder
+        by_score = isinstance(encoder, LeavesMasksOut) and encoder.least_score > 0
+        if vocabulary is not None and by_score:
             texts, scale = self._words_of(vocabulary).texts, self.classification.temperature
             shares = words_shares(proposals, texts, scale=scale)
             proposals = proposals if shares is None else replace(proposals, scores=shares)

@@ -44,12 +44,12 @@ def encode_crops(
     class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
     tokens = torch.cat([class_token, patches], dim=1)
     tokens = visual.ln_pre(tokens + visual.positional_embedding.to(tokens.dtype))
-    *blocks, last = visual.transformer.resblocks
-    for depth, block in enumerate([*blocks, last]):
+    blocks = visual.transformer.resblocks
+    for depth, block in enumerate(blocks):
         if depth > 0 and prompts is not None and depth < len(prompts):
             patches = _prompted(tokens[:, 1:], seen, prompts, depth)
             tokens = torch.cat([tokens[:, :1], patches], dim=1)
-        tokens = one_layer(block, tokens, class_token_alone=block is last)
+        tokens = one_layer(block, tokens, class_token_alone=depth == len(blocks) - 1)
     return project_class_tokens(visual, tokens)[:, 0]
 
 

@@ -1,7 +1,7 @@
 """Which tagger reads the captions: NLTK's perceptron, or rules where its data are missing."""
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from ovseg_cli.errors import InputError
 
@@ -39,13 +39,13 @@ class PerceptronTagger:
         return tagged
 
     @cached_property
-    def _tokenizer(self):  # type: ignore[no-untyped-def]
+    def _tokenizer(self) -> Any:
         from nltk.tokenize import NLTKWordTokenizer
 
         return NLTKWordTokenizer()
 
     @cached_property
-    def _tagger(self):  # type: ignore[no-untyped-def]
+    def _tagger(self) -> Any:
         from nltk.tag.perceptron import PerceptronTagger as NltkTagger
 
         tagger = NltkTagger(load=False)

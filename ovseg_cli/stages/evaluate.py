@@ -102,7 +102,7 @@ def evaluate(
     own_masks = given is None and not options.oracle_masks
     segmenter = _segmenter(settings, given, with_proposer=own_masks)
     vocabulary = scored_vocabulary(dataset.vocabulary, segmenter.vocabulary_options.labels)
-    if not vocabulary.seen and segmenter.training_vocabulary is not None:
+    if segmenter.training_vocabulary is not None:
         vocabulary = with_seen(vocabulary, segmenter.training_vocabulary)
     artifacts = artifacts_of(settings.run, settings.recipe, proposer=own_masks)
     name = name or _default_name(artifacts, "ground_truth" if given is None else given.name)

@@ -3,8 +3,8 @@
 python tests/benchmarks/inference.py [--classes 20 133 1203] [--repeats 3] [--device cpu]
 
 250 random masks at stride 4 of an image of 800 x 1066, each above FC-CLIP's object threshold of 0.
-One process, one thread, interleaved, median. The peer is `tests/plain/inference.py`; each of its
-results includes upsampling, and so does each of ours. `all` upsamples once in both.
+One process, one thread, medians of one way after the other. The peer is `tests/plain/inference.py`;
+each of its results includes upsampling, and so does each of ours. `all` upsamples once in both.
 """
 
 import argparse
