@@ -1,18 +1,24 @@
-"""From embeddings to class probabilities.
+"""From what classifiers say of masks to class probabilities.
 
-MasQCLIP (Xu et al., ICCV 2023), section 3: cosine logits over the classes and a background word,
-times the object score; the background's share is dropped and not given to the classes. FC-CLIP (Yu
-et al., NeurIPS 2023), section 3.3: a second classifier beside it, and the ensemble of the two.
+MasQCLIP (Xu et al., ICCV 2023), section 3: a softmax over the classes and a background word, times
+the object score; the background's share is dropped and not given to the classes. FC-CLIP (Yu et
+al., NeurIPS 2023), section 3.3: a second classifier beside it, and the ensemble of the two.
 """
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
 
+from ovseg_cli.cosine_logits import (
+    ClassifierLogits,
+    ClassTexts,
+    Synonyms,
+    class_texts,
+    in_vocabulary_logits,
+)
 from ovseg_cli.ensemble import (
     Ensemble,
     ensemble_log_probabilities,
@@ -23,83 +29,7 @@ from ovseg_cli.errors import RecipeError
 from ovseg_cli.recipe import Share
 from ovseg_cli.structures import EncodedMasks, Proposals, TextEmbeddings
 
-Synonyms = Literal["mean", "max"]
 Classifier = Literal["out_of_vocabulary", "in_vocabulary"]
-
-
-@dataclass(frozen=True)
-class ClassTexts:
-    """A vocabulary's texts, made ready once for the masks of any number of images.
-
-    Attributes:
-        rows: (T, D) of unit length, a class's texts one after the other.
-        counts: (K,) how many each class has; None where every class has one.
-        has_background: True where the last class is the background.
-    """
-
-    rows: Float[Tensor, "T D"]
-    counts: Int[Tensor, " K"] | None = None
-    has_background: bool = False
-
-    def logits(self, mask_embeddings: Float[Tensor, "N D"], scale: float) -> Float[Tensor, "N K"]:
-        """Scaled cosine of every mask with every class, the best of the class's texts.
-
-        Args:
-            mask_embeddings: (N, D) one a mask, of any length.
-            scale: CLIP's temperature.
-        """
-        logits = scale * F.normalize(mask_embeddings, dim=-1) @ self.rows.T  # (N, T)
-        if self.counts is None:
-            return logits
-        if not len(logits):
-            return logits[:, : len(self.counts)]
-        lengths = self.counts.expand(len(logits), -1).contiguous()
-        return torch.segment_reduce(logits, "max", lengths=lengths, axis=1, unsafe=True)
-
-
-def class_texts(text_embeddings: TextEmbeddings, synonyms: Synonyms = "mean") -> ClassTexts:
-    """The texts as rows of unit length.
-
-    Args:
-        text_embeddings: one a text, of any length.
-        synonyms: `mean` averages a class's texts before normalising (MasQCLIP), `max` keeps them,
-            so that each mask takes the best of them (FC-CLIP).
-    """
-    has_background = text_embeddings.has_background
-    if synonyms == "mean":
-        return ClassTexts(class_embeddings(text_embeddings), None, has_background)
-    rows = F.normalize(text_embeddings.embeddings, dim=-1)
-    counts = text_embeddings.class_of.bincount()
-    return ClassTexts(rows, counts if len(counts) < len(rows) else None, has_background)
-
-
-def class_logits(
-    mask_embeddings: Float[Tensor, "N D"],
-    text_embeddings: TextEmbeddings,
-    *,
-    scale: float = 100.0,
-    synonyms: Synonyms = "mean",
-) -> Float[Tensor, "N K"]:
-    """Scaled cosine of every mask with every class, the background's column last if there is one.
-
-    Args:
-        mask_embeddings: (N, D) one a mask, of any length.
-        text_embeddings: one a text, of any length.
-        scale: CLIP's temperature; MasQCLIP's is 100.
-        synonyms: see `class_texts`.
-    """
-    return class_texts(text_embeddings, synonyms).logits(mask_embeddings, scale)
-
-
-def class_embeddings(text_embeddings: TextEmbeddings) -> Float[Tensor, "K D"]:
-    """The mean of each class's texts, of unit length.
-
-    Args:
-        text_embeddings: one a text, of any length, which weighs them in the mean.
-    """
-    texts, class_of = text_embeddings.embeddings, text_embeddings.class_of
-    sums = texts.new_zeros((int(class_of[-1]) + 1, texts.shape[1]))
-    return F.normalize(sums.index_add(0, class_of, texts), dim=-1)
 
 
 def class_log_probabilities(
@@ -139,46 +69,6 @@ def class_probabilities(
     return class_log_probabilities(
         logits, has_background=has_background, object_scores=object_scores
     ).exp()
-
-
-@dataclass(frozen=True)
-class ClassifierLogits:
-    """What the classifiers say of N masks, before any softmax: enough to combine them again.
-
-    Attributes:
-        in_vocabulary: (N, K+1) scaled, the void's column last; None where nothing gives them.
-        out_of_vocabulary: (N, K) scaled, or (N, K+1) with a background.
-        has_background: whether the last column of `out_of_vocabulary` is the background's.
-        valid: (N,) False where the out-of-vocabulary encoder has nothing to say about a mask.
-        object_scores: (N,) 0 to 1.
-    """
-
-    in_vocabulary: Float[Tensor, "N K1"] | None
-    out_of_vocabulary: Float[Tensor, "N K2"]
-    has_background: bool
-    valid: Bool[Tensor, " N"]
-    object_scores: Float[Tensor, " N"]
-
-    @property
-    def classes(self) -> int:
-        """K, the number of classes without void and background."""
-        return self.out_of_vocabulary.shape[1] - self.has_background
-
-    def of_classes(self, classes: Bool[Tensor, " K"]) -> "ClassifierLogits":
-        """The columns of some classes, and those of the void and the background.
-
-        Args:
-            classes: (K,) True for those that stay.
-        """
-        and_void = torch.cat([classes, classes.new_ones(1)])
-        ours = self.in_vocabulary
-        return replace(
-            self,
-            in_vocabulary=None if ours is None else ours[:, and_void],
-            out_of_vocabulary=self.out_of_vocabulary[
-                :, and_void if self.has_background else classes
-            ],
-        )
 
 
 @dataclass(frozen=True)
@@ -258,7 +148,7 @@ class Classification:
                 embeddings; its background is the void.
         """
         return ClassifierLogits(
-            _in_vocabulary_logits(in_vocabulary, proposals, texts, self.temperature),
+            in_vocabulary_logits(proposals, texts, self.temperature, encoded=in_vocabulary),
             texts.logits(encoded.embeddings, self.temperature),
             texts.has_background,
             encoded.valid,
@@ -350,46 +240,6 @@ class Classification:
         if not self.ensemble_on_valid:
             return weights
         return torch.where(logits.valid[:, None], weights, 0.0)
-
-
-def words_shares(
-    proposals: Proposals, texts: ClassTexts, *, scale: float
-) -> Float[Tensor, " N"] | None:
-    """One less the void's probability by the proposals' own embeddings; None without a void.
-
-    Args:
-        proposals: N masks.
-        texts: the vocabulary's.
-        scale: the temperature where the proposals bring none.
-    """
-    if proposals.no_object is None:
-        return None
-    logits = _in_vocabulary_logits(None, proposals, texts, scale)
-    return None if logits is None else logits.softmax(-1)[:, :-1].sum(-1)
-
-
-def _in_vocabulary_logits(
-    encoded: EncodedMasks | None, proposals: Proposals, texts: ClassTexts, scale: float
-) -> Float[Tensor, "N K1"] | None:
-    if encoded is not None:
-        logits = texts.logits(encoded.embeddings, scale)
-        return logits if texts.has_background else _without_void(logits)
-    if proposals.embeddings is None:
-        return None
-    embeddings = proposals.embeddings.float()
-    own = scale if proposals.logit_scale is None else proposals.logit_scale
-    logits = texts.logits(embeddings, own)
-    if texts.has_background:
-        logits = logits[:, :-1]
-    if proposals.no_object is None:
-        return _without_void(logits)
-    void = F.normalize(proposals.no_object.float()[None], dim=-1)
-    return torch.cat([logits, ClassTexts(void).logits(embeddings, own)], 1)
-
-
-def _without_void(logits: Float[Tensor, "N K"]) -> Float[Tensor, "N K1"]:
-    """A last column of probability 0."""
-    return F.pad(logits, (0, 1), value=-torch.inf)
 
 
 def _log_scores(object_scores: Float[Tensor, " N"]) -> Float[Tensor, "N 1"]:

@@ -23,14 +23,9 @@ from ovseg_cli.checkpoints.run_parts import (
     takes_clip,
     training_vocabulary,
 )
-from ovseg_cli.classification import (
-    Classification,
-    ClassifierLogits,
-    ClassTexts,
-    class_texts,
-    words_shares,
-)
+from ovseg_cli.classification import Classification
 from ovseg_cli.clip.encoder import ClipEncoder
+from ovseg_cli.cosine_logits import ClassifierLogits, ClassTexts, class_texts, words_shares
 from ovseg_cli.datasets.framing import FramingOptions, frame_image
 from ovseg_cli.device import Precision, autocast
 from ovseg_cli.errors import RecipeError

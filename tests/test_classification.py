@@ -8,14 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from ovseg_cli.classification import (
-    Classification,
-    ClassifierLogits,
-    class_log_probabilities,
-    class_logits,
-    class_probabilities,
-    class_texts,
-)
+from ovseg_cli.classification import Classification, class_log_probabilities, class_probabilities
+from ovseg_cli.cosine_logits import ClassifierLogits, class_logits, class_texts
 from ovseg_cli.ensemble import ensemble_log_probabilities
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.inference import panoptic_map

@@ -7,7 +7,8 @@ PACKAGE = Path(ovseg_cli.__file__).parent
 LAYERS = [
     {"errors"},
     {"structures", "recipe", "storage"},
-    {"run", "device", "torchvision_ops", "progress", "ensemble", "upsampling", "downloads"},
+    {"run", "device", "torchvision_ops", "progress", "upsampling", "downloads"},
+    {"ensemble", "cosine_logits"},
     {"classification", "inference"},
     {
         "clip",

@@ -6,9 +6,9 @@ from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_cli.classification import class_logits
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.pair_encoder import encode_windows, window_grid
+from ovseg_cli.cosine_logits import class_logits
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.structures import TextEmbeddings
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from ovseg_cli.classification import ClassifierLogits
+from ovseg_cli.cosine_logits import ClassifierLogits
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.datasets.semantic_maps import SemanticMaps
 from ovseg_cli.errors import InputError, RecipeError

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ovseg_cli.checkpoints.run_parts import clip_of, proposer_of
-from ovseg_cli.classification import Classification, class_logits
+from ovseg_cli.classification import Classification
+from ovseg_cli.cosine_logits import class_logits
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.losses.classification import weighted_cross_entropy
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ovseg_cli.checkpoints.run_parts import clip_of, proposer_of
-from ovseg_cli.classification import Classification, class_logits
+from ovseg_cli.classification import Classification
+from ovseg_cli.cosine_logits import class_logits
 from ovseg_cli.mask_encoders.relative_mask_attention import RefinedMasks, RelativeMaskAttention
 from ovseg_cli.proposers import TrainableProposer
 from ovseg_cli.recipe import build, choose

@@ -29,7 +29,7 @@ from released_fcclip import (
 )
 from torch import nn
 
-from ovseg_cli.classification import ClassifierLogits, class_texts
+from ovseg_cli.cosine_logits import ClassifierLogits, class_texts
 from ovseg_cli.mask_encoders.mask_pooling import MaskPooling
 from ovseg_cli.structures import EncodedImage, Proposals
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_cli.checkpoints.maskclip import import_maskclip
-from ovseg_cli.classification import Classification, class_logits
+from ovseg_cli.classification import Classification
 from ovseg_cli.clip.loading import load_weights
+from ovseg_cli.cosine_logits import class_logits
 from ovseg_cli.inference import InferenceOptions, instances, panoptic_map, segment
 from ovseg_cli.inference import semantic_scores as semantic_scores_of
 from ovseg_cli.mask_encoders.relative_mask_attention import RelativeMaskAttention

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_cli.checkpoints.masqclip import import_masqclip
-from ovseg_cli.classification import Classification, class_log_probabilities, class_logits
+from ovseg_cli.classification import Classification, class_log_probabilities
 from ovseg_cli.clip.loading import load_weights
+from ovseg_cli.cosine_logits import class_logits
 from ovseg_cli.inference import (
     InferenceOptions,
     instances,

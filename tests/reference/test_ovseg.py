@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_cli.checkpoints.ovseg import import_ovseg
-from ovseg_cli.classification import Classification, class_texts
+from ovseg_cli.classification import Classification
 from ovseg_cli.clip.crop_tower import encode_crops, seen_patches
 from ovseg_cli.clip.loading import load_weights
+from ovseg_cli.cosine_logits import class_texts
 from ovseg_cli.inference import InferenceOptions, segment, semantic_scores
 from ovseg_cli.mask_encoders.masked_crops import MaskedCrops, boxes_of
 from ovseg_cli.structures import Frame, FramedImage, Proposals, TextEmbeddings

@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny_clip import tiny_clip
 
-from ovseg_cli.classification import Classification, ClassifierLogits
+from ovseg_cli.classification import Classification
+from ovseg_cli.cosine_logits import ClassifierLogits
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.inference import InferenceOptions
 from ovseg_cli.mask_encoders import MaskClassTokens

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from ovseg_cli.classification import class_logits
 from ovseg_cli.clip.dense import DenseClip
 from ovseg_cli.clip.encoder import ClipEncoder
+from ovseg_cli.cosine_logits import class_logits
 from ovseg_cli.structures import Frame, FramedImage, Proposals, TextEmbeddings
 
 from .clip_class_head import ClipClassHead
