@@ -8,7 +8,7 @@ import torch
 from tiny_clip import tiny_clip
 from untrained_run import untrained_run
 
-from ovseg_cli.checkpoints.run_parts import artifacts_of, clip_of, proposals_name
+from ovseg_cli.checkpoints.run_parts import artifacts_of, clip_of, proposals_name, tuned_name
 from ovseg_cli.classification import Classification
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.datasets.framing import FramingOptions
@@ -326,6 +326,21 @@ def test_a_gpu_gives_the_same_result(segmenter: Segmenter, image: torch.Tensor) 
     torch.testing.assert_close(
         found.instances.scores, expected.instances.scores, atol=1e-3, rtol=1e-3
     )
+
+
+def test_a_recipe_may_name_what_its_own_mask_encoder_is_tuned_to() -> None:
+    named = Recipe(
+        "r",
+        sections={
+            "mask_encoder": {"name": "mask_class_tokens", "variant": "q"},
+            "artifacts": {"tuned": "half"},
+        },
+    )
+    assert tuned_name(named) == "half"
+    assert tuned_name(named, {"name": "mask_class_tokens", "variant": "k"}) == "masq-k"
+    assert tuned_name(named, {"name": "mask_pooling"}) is None
+    plain = Recipe("r", sections={"artifacts": {"tuned": "half"}})
+    assert tuned_name(plain) is None
 
 
 def test_a_recipe_may_name_the_proposals_it_takes(tmp_path: Path) -> None:

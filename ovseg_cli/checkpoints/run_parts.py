@@ -47,15 +47,31 @@ class ArtifactOptions:
 
     Attributes:
         proposals: the name of a proposals artifact, such as `teacher` or `student-2`.
+        tuned: the name of the clip artifact that `tune-clip` makes of the recipe's mask encoder and
+            that later stages take, instead of `tuned_artifact`.
     """
 
     proposals: str | None = None
+    tuned: str | None = None
 
 
 def proposals_name(run: Run, recipe: Recipe) -> str:
     """The proposals artifact that the recipe names, else the newest; `teacher` without any."""
     named = build("artifacts", recipe.section("artifacts"), ArtifactOptions).proposals
     return named or run.newest("proposals") or "teacher"
+
+
+def tuned_name(recipe: Recipe, section: dict[str, Any] | None = None) -> str | None:
+    """The clip artifact that a mask encoder is tuned to; None where it is not tuned at all.
+
+    Args:
+        recipe: its `artifacts.tuned` names that of its own mask encoder.
+        section: another mask encoder of the recipe than `mask_encoder`.
+    """
+    own = tuned_artifact(encoder_section(recipe))
+    named = build("artifacts", recipe.section("artifacts"), ArtifactOptions).tuned
+    default = tuned_artifact(section) if section else own
+    return named if named and default is not None and default == own else default
 
 
 def proposer_of(
@@ -182,7 +198,7 @@ def mask_encoder_of(
     """The recipe's mask encoder on a CLIP, with tuned weights where it has any.
 
     Args:
-        run: holds clip/<name>, see `tuned_artifact`, or the proposals whose tower is asked for.
+        run: holds clip/<name>, see `tuned_name`, or the proposals whose tower is asked for.
         recipe: its section `mask_encoder`.
         clip: frozen.
         device: where it computes.
@@ -196,7 +212,7 @@ def mask_encoder_of(
     section = section or encoder_section(recipe)
     target, options = choose("mask_encoder", section, MASK_ENCODERS)
     encoder = build("mask_encoder", options, target, clip=clip, seed=recipe.seed)
-    name = tuned_artifact(section)
+    name = tuned_name(recipe, section)
     if name is not None and isinstance(encoder, TunedEncoder):
         tensors, _ = run.load_artifact("clip", name)
         source = str(run.artifact_path("clip", name))
@@ -242,5 +258,6 @@ def artifacts_of(run: Run, recipe: Recipe, *, proposer: bool = True) -> tuple[st
     names = [f"proposals/{proposals_name(run, recipe)}"] if needs_proposals else []
     if recipe.section("clip").get("name") != "open_clip":
         names.append("clip/base")
-    names += [f"clip/{tuned}" for tuned in map(tuned_artifact, encoders) if tuned is not None]
+    tuned = [tuned_name(recipe, encoder) for encoder in encoders]
+    names += [f"clip/{name}" for name in tuned if name is not None]
     return tuple(dict.fromkeys(names))

@@ -76,7 +76,13 @@ def mining_recipe(recipe: Recipe, options: MineCaptionsOptions) -> Recipe:
     crops = section if section.get("name") == CROPS["name"] else CROPS
     crops = {key: value for key, value in crops.items() if key not in OF_TUNING}
     encoder = {**crops, "batch_size": options.batch_size}
-    others = {"in_vocabulary": {}, "classification": {}, "mask_encoder": encoder}
+    artifacts = {key: v for key, v in recipe.section("artifacts").items() if key != "tuned"}
+    others = {
+        "in_vocabulary": {},
+        "classification": {},
+        "mask_encoder": encoder,
+        "artifacts": artifacts,
+    }
     return replace(recipe, sections={**recipe.sections, **others})
 
 

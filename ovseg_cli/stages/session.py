@@ -246,20 +246,21 @@ def class_list(name: str | None) -> ClassList | None:
     return None if name is None else ClassList(builtin_ids(name), builtin_vocabulary(name))
 
 
-def check_name(section: str, name: str) -> None:
+def check_name(section: str, name: str, *, option: str = "name") -> None:
     """Checks that an artifact can be called so.
 
     Args:
         section: of the recipe, for messages.
         name: the artifact's.
+        option: of the section, for messages.
 
     Raises:
         RecipeError: it cannot be part of a file's name.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise RecipeError(
-            f"[{section}] name: {name!r} cannot be part of a file's name; use letters, digits, '-' "
-            "and '_'"
+            f"[{section}] {option}: {name!r} cannot be part of a file's name; use letters, digits, "
+            "'-' and '_'"
         )
 
 

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ovseg_cli.checkpoints.run_parts import encoder_section, proposals_name
+from ovseg_cli.checkpoints.run_parts import encoder_section, proposals_name, tuned_name
 from ovseg_cli.errors import RecipeError, UsageError
-from ovseg_cli.mask_encoders import tuned_artifact
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import file_hash
 from ovseg_cli.stages.masq_options import MasqOptions
@@ -14,6 +13,7 @@ from ovseg_cli.stages.session import (
     Outcome,
     Settings,
     annotation_hashes,
+    check_name,
     dataset_options,
     run_stage,
     train_split,
@@ -71,13 +71,14 @@ def tune_clip(settings: Settings, *, mode: str | None = None) -> Outcome:
         raise UsageError(f"--mode {mode}: there is only {', '.join(MODES)}")
     chosen = MODES[mode or mode_of(settings.recipe)]
     section = encoder_section(settings.recipe)
-    artifact = tuned_artifact(section)
+    artifact = tuned_name(settings.recipe)
     if section["name"] != chosen.mask_encoder or artifact is None:
         found = section["name"] if artifact else f"{section['name']} with nothing to tune"
         raise RecipeError(
             f"[mask_encoder]: this mode tunes {chosen.mask_encoder}, and the recipe has {found}; "
             "change the section or --mode"
         )
+    _check_free(artifact)
     checkpoint_name = f"tune-clip-{artifact}"
     return run_stage(
         settings,
@@ -100,6 +101,14 @@ def mode_of(recipe: Recipe) -> str:
     if mode not in MODES:
         raise RecipeError(f"[tune_clip] mode: there is no {mode!r}; one of {', '.join(MODES)}")
     return str(mode)
+
+
+def _check_free(artifact: str) -> None:
+    check_name("artifacts", artifact, option="tuned")
+    if artifact == "base":
+        raise RecipeError(
+            "[artifacts] tuned: 'base' is the CLIP that is tuned; choose another name"
+        )
 
 
 def _inputs(settings: Settings) -> dict[str, str]:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ovseg_cli.checkpoints.run_parts import clip_of, mask_encoder_of
-from ovseg_cli.classification import Classification, Synonyms
+from ovseg_cli.classification import Classification
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.small import build_small_clip
+from ovseg_cli.cosine_logits import Synonyms
 from ovseg_cli.errors import CheckpointError, InputError, RecipeError, RunError, UsageError
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.proposers import Mask2Former
@@ -143,6 +144,24 @@ def test_two_processes_tune_what_one_tunes_with_the_same_global_batch(settings: 
         torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-4)
 
 
+def test_variants_are_kept_side_by_side_by_the_names_that_the_recipe_gives(
+    settings: Settings,
+) -> None:
+    tune_clip(settings)
+    longer = changed(changed(settings, "tune_clip", steps=4), "artifacts", tuned="longer")
+    assert tune_clip(longer).artifact == "clip/longer"
+    assert tune_clip(settings).already_done
+    assert tune_clip(longer).already_done
+    clip = clip_of(settings.run, settings.recipe)
+    for name, chosen in (("masq", settings), ("longer", longer)):
+        encoder = mask_encoder_of(chosen.run, chosen.recipe, clip, device=torch.device("cpu"))
+        tensors = settings.run.load_artifact("clip", name)[0]
+        assert isinstance(encoder, MaskClassTokens)
+        assert torch.equal(encoder.tuned_tensors()["mask_position"], tensors["mask_position"])
+    other = settings.run.load_artifact("clip", "longer")[0]
+    assert not torch.equal(artifact(settings)["mask_position"], other["mask_position"])
+
+
 def test_a_share_of_nothing_keeps_clips_own_queries(settings: Settings) -> None:
     settings = changed(settings, "mask_encoder", init="clip")
     tune_clip(changed(settings, "tune_clip", tuned_share=0.0))
@@ -193,6 +212,8 @@ def test_a_run_without_a_clip_says_which_command_makes_it(settings: Settings) ->
         ("tune_clip", {"mode": "rma"}, "tunes relative_mask_attention, .* has mask_class_tokens; "),
         ("tune_clip", {"tuned_share": 0.5}, r"\[tune_clip\] tuned_share: .*init to clip"),
         ("tune_clip", {"mode": "mask"}, r"\[tune_clip\] mode: there is no 'mask'; one of masq"),
+        ("artifacts", {"tuned": "a/b"}, r"\[artifacts\] tuned: 'a/b' cannot be part of a file"),
+        ("artifacts", {"tuned": "base"}, r"\[artifacts\] tuned: 'base' is the CLIP that is tuned"),
         ("tune_clip", {"stepps": 5}, r"\[tune_clip\] stepps: .*did you mean 'steps'"),
         ("tune_clip", {"batch_size": 0}, r"\[tune_clip\] batch_size"),
         ("tune_clip", {"augmentation": "jitter", "flip": False}, r"\[tune_clip\] flip: jitter"),
