@@ -11,8 +11,8 @@ from ..clip.loading import load_weights
 from ..errors import CheckpointError
 
 _BACKBONE = (
-    (r"^stem\.conv1\.norm\.", "bn1."),
-    (r"^stem\.conv1\.", "conv1."),
+    (r"^stem\.conv(\d)\.norm\.", r"bn\1."),
+    (r"^stem\.conv(\d)\.", r"conv\1."),
     (r"^res(\d)\.(\d+)\.conv(\d)\.norm\.", r"layer<\1>.\2.bn\3."),
     (r"^res(\d)\.(\d+)\.conv(\d)\.", r"layer<\1>.\2.conv\3."),
     (r"^res(\d)\.(\d+)\.shortcut\.norm\.", r"layer<\1>.\2.downsample.1."),

@@ -14,7 +14,7 @@ from ovseg_cli.proposers import Mask2Former
 from ovseg_cli.proposers.mask2former.mask_decoder import Attention, MaskDecoder
 from ovseg_cli.proposers.mask2former.pixel_decoder import DecodedPixels, PixelDecoder
 from ovseg_cli.proposers.mask2former.positions import sine_positions
-from ovseg_cli.proposers.mask2former.resnet import Bottleneck, ResNet
+from ovseg_cli.proposers.resnet import Bottleneck, ResNet
 
 from .deformable_attention import attended
 
@@ -22,7 +22,10 @@ Predict = Callable[[MaskDecoder, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def backbone_features(backbone: ResNet, images: Tensor) -> list[Tensor]:
-    features = F.relu(backbone.bn1(backbone.conv1(images)))
+    features = images
+    for index in range(backbone.stem_depth):
+        convolution = getattr(backbone, f"conv{index + 1}")
+        features = F.relu(getattr(backbone, f"bn{index + 1}")(convolution(features)))
     features = F.max_pool2d(features, 3, 2, padding=1)
     levels = []
     for stage in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4):

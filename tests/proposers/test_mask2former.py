@@ -6,7 +6,7 @@ from ovseg_cli.checkpoints.mask2former import load_backbone, mask2former_weights
 from ovseg_cli.errors import CheckpointError, RecipeError
 from ovseg_cli.proposers import PROPOSERS, Mask2Former, Proposer, TrainableProposer
 from ovseg_cli.proposers.mask2former.mask_decoder import _allowed
-from ovseg_cli.proposers.mask2former.resnet import BACKBONES, ResNet
+from ovseg_cli.proposers.resnet import freeze, resnet
 from ovseg_cli.structures import Frame, FramedImage
 
 SMALL = {
@@ -144,7 +144,7 @@ def test_torchvisions_names_and_outputs():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-    ours = ResNet(*BACKBONES["resnet50"])
+    ours = resnet("resnet50")
     names = ours.state_dict().keys()
     ours.load_state_dict({name: theirs.state_dict()[name] for name in names})
     image = torch.randn(1, 3, 64, 64)
@@ -155,16 +155,53 @@ def test_torchvisions_names_and_outputs():
             assert torch.allclose(found, features, atol=1e-5 * float(features.max()))
 
 
+def test_deeplabs_resnet_agrees_with_the_plain_one_layer_by_layer():
+    torch.manual_seed(0)
+    ours = resnet("resnet26c", width=8, norm="group").eval()
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = plain.backbone_features(ours, image)
+        for found, features in zip(ours(image), expected, strict=True):
+            assert torch.allclose(found, features, atol=1e-4)
+
+
+def test_deeplabs_resnet_has_three_stem_convolutions_and_dilated_last_blocks_at_stride_32():
+    with torch.device("meta"):
+        ours, plain_stem = resnet("resnet101c"), resnet("resnet101")
+        sizes = [level.shape[1:] for level in ours(torch.empty(1, 3, 64, 96))]
+    assert sizes == [(256, 16, 24), (512, 8, 12), (1024, 4, 6), (2048, 2, 3)]
+    stem = [ours.conv1, ours.conv2, ours.conv3]
+    assert [(c.out_channels, c.stride[0], c.bias) for c in stem] == [
+        (64, 2, None),
+        (64, 1, None),
+        (128, 1, None),
+    ]
+    assert [block.conv2.dilation[0] for block in ours.layer4] == [1, 2, 4]
+    assert {block.conv2.dilation[0] for block in ours.layer3} == {1}
+    count, count_plain = (
+        sum(parameter.numel() for parameter in model.parameters()) for model in (ours, plain_stem)
+    )
+    stems = 9 * (3 * 64 + 64 * 64 + 64 * 128) - 49 * 3 * 64
+    assert count - count_plain == stems + 64 * (64 + 256)  # 64 channels more enter the first block
+
+
+def test_freezing_two_stages_keeps_the_whole_stem_and_the_first_layer():
+    backbone = resnet("resnet26c", width=8, norm="group")
+    freeze(backbone, 2)
+    kept = {n.split(".")[0] for n, p in backbone.named_parameters() if not p.requires_grad}
+    assert kept == {"conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "layer1"}
+
+
 def test_backbone_weights_come_from_a_file_of_torchvisions_layout(tmp_path):
     torch.manual_seed(1)
-    source = ResNet(*BACKBONES["resnet18"])
+    source = resnet("resnet18")
     tensors = {**source.state_dict(), "fc.weight": torch.zeros(1000, 512)}
     tensors["bn1.num_batches_tracked"] = torch.tensor(5)
     torch.save(tensors, tmp_path / "resnet18.pth")
-    target = ResNet(*BACKBONES["resnet18"])
+    target = resnet("resnet18")
     load_backbone(target, str(tmp_path / "resnet18.pth"), architecture="resnet18")
     assert torch.equal(target.conv1.weight, source.conv1.weight)
-    deeper = ResNet(*BACKBONES["resnet50"])
+    deeper = resnet("resnet50")
     with pytest.raises(CheckpointError, match=r"resnet18.pth: weights of another model.*layer1.0"):
         load_backbone(deeper, str(tmp_path / "resnet18.pth"), architecture="resnet50")
     with pytest.raises(CheckpointError, match=r"missing.pth: cannot be read"):
@@ -173,7 +210,7 @@ def test_backbone_weights_come_from_a_file_of_torchvisions_layout(tmp_path):
 
 def test_no_imagenet_weights_for_a_backbone_that_has_none():
     with pytest.raises(CheckpointError, match=r"resnet10.*backbone_weights=none"):
-        load_backbone(ResNet(*BACKBONES["resnet10"]), "imagenet", architecture="resnet10")
+        load_backbone(resnet("resnet10"), "imagenet", architecture="resnet10")
 
 
 def test_without_a_network_the_message_says_what_to_do(monkeypatch):
@@ -182,7 +219,7 @@ def test_without_a_network_the_message_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
     with pytest.raises(CheckpointError, match=r"cannot be downloaded.*set train_proposals"):
-        load_backbone(ResNet(*BACKBONES["resnet50"]), "imagenet", architecture="resnet50")
+        load_backbone(resnet("resnet50"), "imagenet", architecture="resnet50")
 
 
 @pytest.mark.parametrize(
@@ -190,6 +227,8 @@ def test_without_a_network_the_message_says_what_to_do(monkeypatch):
     [
         ("backbone.stem.conv1.weight", "backbone.conv1.weight"),
         ("backbone.stem.conv1.norm.running_var", "backbone.bn1.running_var"),
+        ("backbone.stem.conv3.weight", "backbone.conv3.weight"),
+        ("backbone.stem.conv3.norm.bias", "backbone.bn3.bias"),
         ("backbone.res2.0.shortcut.weight", "backbone.layer1.0.downsample.0.weight"),
         ("backbone.res5.2.conv3.norm.bias", "backbone.layer4.2.bn3.bias"),
         ("sem_seg_head.predictor.static_query.weight", "mask_decoder.query_features.weight"),

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ...errors import RecipeError
 from ...structures import Frame, FramedImage, Proposals
+from ..resnet import BackboneName, resnet
 from .mask_decoder import MaskDecoder, MaskPredictions
 from .pixel_decoder import GROUPS, PixelDecoder
-from .resnet import BACKBONES, ResNet
 
 STRIDE = 32
 
@@ -28,7 +28,7 @@ class Mask2Former(nn.Module):
     """Class-agnostic masks with object scores; the defaults are the paper's.
 
     Args:
-        backbone: which ResNet; resnet10 has one basic block a stage.
+        backbone: which ResNet; resnet10 has one basic block a stage, a final `c` is DeepLab's.
         backbone_width: channels of the backbone's stem.
         backbone_norm: `frozen_batch` for ImageNet weights, `group` for training from scratch.
         hidden_dim: channels of both decoders, a multiple of 32.
@@ -48,7 +48,7 @@ class Mask2Former(nn.Module):
     def __init__(
         self,
         *,
-        backbone: Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50",
+        backbone: BackboneName = "resnet50",
         backbone_width: PositiveInt = 64,
         backbone_norm: Literal["frozen_batch", "group"] = "frozen_batch",
         hidden_dim: PositiveInt = 256,
@@ -63,8 +63,7 @@ class Mask2Former(nn.Module):
     ) -> None:
         super().__init__()
         check_hidden_dim(hidden_dim, heads)
-        block, depths = BACKBONES[backbone]
-        self.backbone = ResNet(block, depths, width=backbone_width, norm=backbone_norm)
+        self.backbone = resnet(backbone, width=backbone_width, norm=backbone_norm)
         self.pixel_decoder = PixelDecoder(
             self.backbone.channels,
             hidden_dim=hidden_dim,

@@ -25,7 +25,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from ...recipe import Share
 from ...structures import Frame, FramedImage, Proposals
-from ..mask2former.resnet import BACKBONES, ResNet
+from ..resnet import BackboneName, freeze, resnet
 from .boxes import boxes_of, inside, is_large_enough, moved, suppressed
 from .heads import BOX_BINS, MASK_BINS, BoxHead, MaskHead, pasted, pool
 from .regions import RegionProposals, Regions
@@ -58,7 +58,7 @@ class MaskRcnn(nn.Module):
     2000), object or background by one logit (theirs is a softmax), and the ranking, see above.
 
     Args:
-        backbone: which ResNet; resnet10 has one basic block a stage.
+        backbone: which ResNet; resnet10 has one basic block a stage, a final `c` is DeepLab's.
         backbone_width: channels of the backbone's stem.
         backbone_norm: `frozen_batch` for ImageNet weights, `group` for training from scratch.
         trained_stages: how many of the backbone's stages learn, from the last; 5 is all.
@@ -82,7 +82,7 @@ class MaskRcnn(nn.Module):
     def __init__(
         self,
         *,
-        backbone: Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50",
+        backbone: BackboneName = "resnet50",
         backbone_width: PositiveInt = 64,
         backbone_norm: Literal["frozen_batch", "group"] = "frozen_batch",
         trained_stages: Annotated[int, Field(ge=0, le=5)] = 3,
@@ -106,8 +106,7 @@ class MaskRcnn(nn.Module):
         detections: PositiveInt = 100,
     ) -> None:
         super().__init__()
-        block, depths = BACKBONES[backbone]
-        self.backbone = ResNet(block, depths, width=backbone_width, norm=backbone_norm)
+        self.backbone = resnet(backbone, width=backbone_width, norm=backbone_norm)
         freeze(self.backbone, 5 - trained_stages)
         self.pyramid = FeaturePyramidNetwork(
             list(self.backbone.channels), channels, extra_blocks=LastLevelMaxPool()
@@ -217,16 +216,3 @@ class MaskRcnn(nn.Module):
         kept = good[suppressed(boxes[good], regions.scores[good], self.box_nms)]
         kept = kept[: self.detections]
         return Regions(boxes[kept], regions.scores[kept])
-
-
-def freeze(backbone: ResNet, stages: int) -> None:
-    """Keeps the first stages of a backbone as they are.
-
-    Args:
-        backbone: changed in place.
-        stages: 0 for none, 1 for the stem alone, 5 for all.
-    """
-    parts = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
-    for names in parts[:stages]:
-        for name in names:
-            backbone.get_submodule(name).requires_grad_(False)

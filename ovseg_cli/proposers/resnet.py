@@ -1,18 +1,20 @@
 """ResNet backbones in torchvision's layout (stride in the 3x3 convolution).
 
-He et al., Deep Residual Learning, CVPR 2016. Normalisation is frozen batch norm (ImageNet's
-statistics as constants, as Mask2Former is released) or group norm: neither depends on the batch, so
-several processes see what one would.
+He et al., Deep Residual Learning, CVPR 2016; those with a final `c` have DeepLab's stem of three
+convolutions and dilated last blocks (Chen et al., Rethinking Atrous Convolution, 2017): OVSeg's and
+MAFT's proposers stand on one. Normalisation is frozen batch norm (ImageNet's statistics as
+constants, as Mask2Former is released) or group norm: neither depends on the batch, so several
+processes see what one would.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...errors import RecipeError
+from ..errors import RecipeError
 
 NormName = Literal["frozen_batch", "group"]
 
@@ -55,8 +57,11 @@ def _norm(name: NormName, channels: int) -> nn.Module:
     return nn.GroupNorm(_GROUPS, channels)
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+def _convolution(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1
+) -> nn.Conv2d:
+    padding = kernel // 2 * dilation
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False)
 
 
 def _apply(convolution: nn.Conv2d, norm: nn.Module, features: Tensor) -> Tensor:
@@ -66,7 +71,9 @@ def _apply(convolution: nn.Conv2d, norm: nn.Module, features: Tensor) -> Tensor:
     # A constant norm is folded into the convolution: one pass over the activations less.
     scale, shift = norm.scale_and_shift()
     weight = convolution.weight * scale.view(-1, 1, 1, 1)
-    return F.conv2d(features, weight, shift, convolution.stride, convolution.padding)
+    return F.conv2d(
+        features, weight, shift, convolution.stride, convolution.padding, convolution.dilation
+    )
 
 
 class _Block(nn.Module):
@@ -91,11 +98,13 @@ class BasicBlock(_Block):
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int, norm: NormName) -> None:
+    def __init__(
+        self, inputs: int, width: int, stride: int, norm: NormName, dilation: int = 1
+    ) -> None:
         super().__init__(inputs, width, stride, norm)
-        self.conv1 = _convolution(inputs, width, 3, stride)
+        self.conv1 = _convolution(inputs, width, 3, stride, dilation)
         self.bn1 = _norm(norm, width)
-        self.conv2 = _convolution(width, width, 3)
+        self.conv2 = _convolution(width, width, 3, dilation=dilation)
         self.bn2 = _norm(norm, width)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -108,11 +117,13 @@ class Bottleneck(_Block):
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int, norm: NormName) -> None:
+    def __init__(
+        self, inputs: int, width: int, stride: int, norm: NormName, dilation: int = 1
+    ) -> None:
         super().__init__(inputs, width * self.expansion, stride, norm)
         self.conv1 = _convolution(inputs, width, 1)
         self.bn1 = _norm(norm, width)
-        self.conv2 = _convolution(width, width, 3, stride)
+        self.conv2 = _convolution(width, width, 3, stride, dilation)
         self.bn2 = _norm(norm, width)
         self.conv3 = _convolution(width, width * self.expansion, 1)
         self.bn3 = _norm(norm, width * self.expansion)
@@ -131,6 +142,9 @@ class ResNet(nn.Module):
         depths: blocks in each of the four stages.
         width: channels of the stem, doubled from stage to stage; 64 in the paper.
         norm: `frozen_batch` for ImageNet weights, `group` for training from scratch.
+        deep_stem: three 3x3 convolutions, the last one of twice the width, in the place of the 7x7.
+        dilations: of the last stage's blocks, the last one for all further blocks; the stride stays
+            32.
     """
 
     def __init__(
@@ -140,30 +154,46 @@ class ResNet(nn.Module):
         *,
         width: int = 64,
         norm: NormName = "frozen_batch",
+        deep_stem: bool = False,
+        dilations: tuple[int, ...] = (1,),
     ) -> None:
         super().__init__()
         if width % _GROUPS:
             raise RecipeError(f"[proposer] backbone_width: {width} is not a multiple of {_GROUPS}")
-        self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
-        self.bn1 = _norm(norm, width)
+        self.stem_depth = 3 if deep_stem else 1
+        inputs = self._build_stem(width, norm)
         self.channels = tuple(width * 2**stage * block.expansion for stage in range(4))
-        inputs = width
         for stage, depth in enumerate(depths):
             blocks = []
             for index in range(depth):
                 stride = 2 if stage and not index else 1
-                blocks.append(block(inputs, width * 2**stage, stride, norm))
+                dilation = dilations[min(index, len(dilations) - 1)] if stage == 3 else 1
+                blocks.append(block(inputs, width * 2**stage, stride, norm, dilation))
                 inputs = self.channels[stage]
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    def _build_stem(self, width: int, norm: NormName) -> int:
+        """Makes conv1, bn1, ... and says how many channels they end with."""
+        if self.stem_depth == 1:
+            self.conv1, self.bn1 = _convolution(3, width, 7, 2), _norm(norm, width)
+            return width
+        for index, (inputs, outputs) in enumerate(((3, width), (width, width), (width, 2 * width))):
+            convolution = _convolution(inputs, outputs, 3, stride=1 if index else 2)
+            setattr(self, f"conv{index + 1}", convolution)
+            setattr(self, f"bn{index + 1}", _norm(norm, outputs))
+        return 2 * width
+
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
         """Features at strides 4, 8, 16 and 32 of normalised images."""
         # Channels last: the fastest layout for CPUs and tensor cores, kept by all that follows.
         features = images.contiguous(memory_format=torch.channels_last)
-        features = F.max_pool2d(_apply(self.conv1, self.bn1, features).relu_(), 3, 2, padding=1)
+        for index in range(1, self.stem_depth + 1):
+            convolution, norm = getattr(self, f"conv{index}"), getattr(self, f"bn{index}")
+            features = _apply(convolution, norm, features).relu_()
+        features = F.max_pool2d(features, 3, 2, padding=1)
         levels = []
         for stage in range(len(self.channels)):
             features = self.get_submodule(f"layer{stage + 1}")(features)
@@ -171,10 +201,62 @@ class ResNet(nn.Module):
         return levels
 
 
-BACKBONES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
-    "resnet10": (BasicBlock, (1, 1, 1, 1)),
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+class Architecture(NamedTuple):
+    """What a ResNet's name stands for; see `ResNet`."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    depths: tuple[int, int, int, int]
+    deep_stem: bool = False
+    dilations: tuple[int, ...] = (1,)
+
+
+BackboneName = Literal[
+    "resnet10",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet26c",
+    "resnet50c",
+    "resnet101c",
+]
+BACKBONES: dict[str, Architecture] = {
+    "resnet10": Architecture(BasicBlock, (1, 1, 1, 1)),
+    "resnet18": Architecture(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": Architecture(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": Architecture(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": Architecture(Bottleneck, (3, 4, 23, 3)),
+    "resnet26c": Architecture(Bottleneck, (2, 2, 2, 2), True, (1, 2)),
+    "resnet50c": Architecture(Bottleneck, (3, 4, 6, 3), True, (1, 2, 4)),
+    "resnet101c": Architecture(Bottleneck, (3, 4, 23, 3), True, (1, 2, 4)),
 }
+
+
+def resnet(
+    name: BackboneName, *, width: int = 64, norm: Literal["frozen_batch", "group"] = "frozen_batch"
+) -> ResNet:
+    """A ResNet by its name.
+
+    Args:
+        name: resnet10 has one basic block a stage; those with a `c` are DeepLab's.
+        width: channels of the stem.
+        norm: `frozen_batch` for ImageNet weights, `group` for training from scratch.
+
+    Raises:
+        RecipeError: a width that groups cannot share out.
+    """
+    return ResNet(width=width, norm=norm, **BACKBONES[name]._asdict())
+
+
+def freeze(backbone: ResNet, stages: int) -> None:
+    """Keeps the first stages of a backbone as they are.
+
+    Args:
+        backbone: changed in place.
+        stages: 0 for none, 1 for the stem alone, 5 for all.
+    """
+    layers = ("layer1", "layer2", "layer3", "layer4")
+    stem = tuple(name for name, _ in backbone.named_children() if name not in layers)
+    for names in (stem, *((layer,) for layer in layers))[:stages]:
+        for name in names:
+            backbone.get_submodule(name).requires_grad_(False)
