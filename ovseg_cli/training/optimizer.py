@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-Decay = Literal["none", "step", "cosine"]
+Decay = Literal["none", "step", "cosine", "poly"]
 UNDECAYED = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.Embedding)
 
 
@@ -55,7 +55,8 @@ def schedule(
     Args:
         steps: how many steps there are.
         warmup: steps of linear warm-up.
-        decay: `none`, `step` (times 0.1 from each milestone on) or `cosine` (to 0 at the end).
+        decay: `none`, `step` (times 0.1 from each milestone on), `cosine` (to 0 at the end) or
+            `poly` (the share of the steps that is left, to the power of 0.9).
         milestone: for `step`, the share of the steps before the drop, or several.
     """
     milestones = [milestone] if isinstance(milestone, float | int) else list(milestone)
@@ -68,6 +69,8 @@ def schedule(
         if decay == "cosine":
             done = max(0, step - warmup) / max(1, steps - warmup)
             return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        if decay == "poly":
+            return float(rise * max(0.0, 1 - step / steps) ** 0.9)
         return rise
 
     return factor

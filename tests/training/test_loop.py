@@ -113,3 +113,9 @@ def test_the_step_schedule_drops_to_a_tenth_and_the_cosine_ends_at_zero():
     assert cosine(0) == pytest.approx(0.1)
     assert cosine(10) == pytest.approx(1.0)
     assert cosine(100) == pytest.approx(0.0)
+
+
+def test_poly_takes_the_rate_down_with_the_steps_that_are_left():
+    factor = schedule(steps=10, warmup=2, decay="poly")
+    assert [factor(0), factor(1), factor(5)] == [0.5, 0.9**0.9, 0.5**0.9]
+    assert factor(10) == 0
