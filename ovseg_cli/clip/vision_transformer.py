@@ -70,18 +70,22 @@ def split_heads(tokens: Float[Tensor, "B L C"], heads: int) -> Float[Tensor, "B 
 
 
 def image_tokens(
-    visual: VisionTransformer, pixels: Float[Tensor, "B 3 R R"]
+    visual: VisionTransformer,
+    pixels: Float[Tensor, "B 3 H W"],
+    positions: Float[Tensor, "L C"] | None = None,
 ) -> Float[Tensor, "B L C"]:
     """Class token and patches as they enter the first layer.
 
     Args:
         visual: the image tower; its `conv1` may be any module that gives a (B, C, h, w) grid.
-        pixels: normalised images of the tower's size.
+        pixels: normalised images, of the tower's size unless positions are given.
+        positions: the tokens', the class token's first; None for the tower's own.
     """
     patches = visual.conv1(pixels).flatten(2).transpose(1, 2)  # (B, P, C)
     class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
     tokens = torch.cat([class_token, patches], dim=1)
-    entering: Tensor = visual.ln_pre(tokens + visual.positional_embedding.to(tokens.dtype))
+    positions = visual.positional_embedding if positions is None else positions
+    entering: Tensor = visual.ln_pre(tokens + positions.to(tokens.dtype))
     return entering
 
 
@@ -104,13 +108,13 @@ def image_layers(
             normed = block.ln_1(tokens)
             queries = split_heads(own_queries(block, normed), block.attn.num_heads)
             # apart from the queries, which they may outlive
-            keys, values = _keys_and_values(block, normed)
+            keys, values = keys_and_values(block, normed)
             attended = F.scaled_dot_product_attention(queries, keys, values)
             entering, tokens = tokens, finish_block(block, tokens, attended)
         yield ImageLayer(normed, keys, values, entering)
     with torch.no_grad():
         normed = last.ln_1(tokens)
-        keys, values = _keys_and_values(last, normed)
+        keys, values = keys_and_values(last, normed)
     yield ImageLayer(normed, keys, values, tokens)
 
 
@@ -122,7 +126,7 @@ def reread(block: ResidualAttentionBlock, image: ImageLayer) -> ImageLayer:
         image: the layer of the tower whose image it is.
     """
     normed = block.ln_1(image.entering)
-    keys, values = _keys_and_values(block, normed)
+    keys, values = keys_and_values(block, normed)
     return ImageLayer(normed, keys, values, image.entering)
 
 
@@ -140,8 +144,10 @@ def second_tower(visual: VisionTransformer) -> VisionTransformer:
     return tower.requires_grad_(True)
 
 
-def _keys_and_values(block: ResidualAttentionBlock, normed: Tensor) -> list[Tensor]:
-    """The block's keys and values of normed tokens, heads split."""
+def keys_and_values(
+    block: ResidualAttentionBlock, normed: Float[Tensor, "B L C"]
+) -> list[Float[Tensor, "B heads L d"]]:
+    """The keys and values that the block's own projections give for normed tokens, heads split."""
     attention = block.attn
     width = attention.embed_dim
     weight, bias = attention.in_proj_weight[width:], attention.in_proj_bias[width:]
@@ -162,7 +168,7 @@ def one_layer(
     normed = block.ln_1(tokens)
     reading = slice(0, 1) if class_token_alone else slice(None)
     queries = split_heads(own_queries(block, normed[:, reading]), block.attn.num_heads)
-    keys, values = _keys_and_values(block, normed)
+    keys, values = keys_and_values(block, normed)
     attended = F.scaled_dot_product_attention(queries, keys, values)
     return finish_block(block, tokens[:, reading], attended)
 

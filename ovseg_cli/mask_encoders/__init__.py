@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from ovseg_cli.mask_encoders.image_proposals import ImageProposals
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.mask_encoders.mask_pooling import MaskPooling
 from ovseg_cli.mask_encoders.masked_crops import MaskedCrops
@@ -22,6 +23,7 @@ class MaskEncoder(Protocol):
 
 
 MASK_ENCODERS: dict[str, Callable[..., MaskEncoder]] = {
+    "image_proposals": ImageProposals,
     "mask_class_tokens": MaskClassTokens,
     "mask_pooling": MaskPooling,
     "masked_crops": MaskedCrops,
@@ -55,4 +57,6 @@ def tuned_artifact(section: Mapping[str, Any]) -> str | None:
         return "rma" if section.get("refine", True) else "rma-unrefined"
     if section["name"] == "masked_crops" and section.get("tuned", "none") != "none":
         return f"ovseg-{section['tuned']}"
+    if section["name"] == "image_proposals" and section.get("tuned", "none") != "none":
+        return "maft"
     return None
