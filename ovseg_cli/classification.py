@@ -21,9 +21,11 @@ from ovseg_cli.cosine_logits import (
 )
 from ovseg_cli.ensemble import (
     Ensemble,
+    Mean,
     ensemble_log_probabilities,
     ensemble_weights,
     product_log_probabilities,
+    seen_product_log_probabilities,
 )
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.recipe import Share
@@ -85,12 +87,14 @@ class Classification:
         object_score: whether a proposal's object score multiplies its class probabilities.
         classifier: which of the two speaks where there is no ensemble. Each then takes off the
             share of its own background or void, if it has one.
-        ensemble: the mean of the two: `geometric` or `arithmetic` (FC-CLIP), `product` (OVSeg and
-            MAFT: not normalised again, the void's share weighted like the classes'), or `none`. The
-            share of the in-vocabulary classifier's void is otherwise taken off whatever the
-            weights, and a background of the out-of-vocabulary one is left out. Masks that the
-            in-vocabulary classifier does not know, such as annotated ones, are left to the other.
-        alpha: the out-of-vocabulary classifier's weight on classes seen in training (FC-CLIP).
+        ensemble: the mean of the two: `geometric` or `arithmetic` (FC-CLIP); `product` (OVSeg, and
+            MAFT as released: not normalised again, the void's share weighted like the classes');
+            `seen_product` (MAFT's equation 9: unseen classes are CLIP's alone, to the power of
+            beta); or `none`. With MAFT's one weight w, alpha is 1 - w and beta is w. The share of
+            the in-vocabulary classifier's void is otherwise taken off whatever the weights, and a
+            background of the out-of-vocabulary one is left out. Masks that the in-vocabulary
+            classifier does not know, such as annotated ones, are left to the other.
+        alpha: the out-of-vocabulary classifier's weight on classes seen in training.
         beta: its weight on the others.
         ensemble_on_valid: whether that weight is 0 on masks about which the encoder has nothing to
             say (FC-CLIP's ResNets).
@@ -218,28 +222,37 @@ class Classification:
             return probabilities * logits.valid[:, None]
         if self.ensemble == "none":
             return class_probabilities(ours, has_background=True, object_scores=scores)
-        clips, weights = logits.out_of_vocabulary[:, : logits.classes], self._weights(logits, seen)
-        if self.ensemble == "product":
-            found = product_log_probabilities(ours, clips, weights, logits.valid)
-        else:
-            found = ensemble_log_probabilities(ours, clips, weights, mean=self.ensemble)
+        found = self._joined(logits, ours, seen)
         return (found if scores is None else found + _log_scores(scores)).exp()
 
-    def _weights(
-        self, logits: ClassifierLogits, seen: Bool[Tensor, " K"] | None
-    ) -> Float[Tensor, "M K"]:
-        if seen is None and self.alpha != self.beta:
-            raise RecipeError(
-                f"[classification] alpha {self.alpha} and beta {self.beta}: nothing says which "
-                "classes were seen in training; set vocabulary.training to the class list of the "
-                "training, or alpha and beta to one number"
-            )
-        if seen is None:
-            seen = logits.valid.new_ones(logits.classes)
+    def _joined(
+        self, logits: ClassifierLogits, ours: Tensor, given: Bool[Tensor, " K"] | None
+    ) -> Float[Tensor, "N K"]:
+        clips = logits.out_of_vocabulary[:, : logits.classes]
+        seen = self._seen(logits, given)
         weights = ensemble_weights(seen, alpha=self.alpha, beta=self.beta)[None]
-        if not self.ensemble_on_valid:
-            return weights
-        return torch.where(logits.valid[:, None], weights, 0.0)
+        if self.ensemble_on_valid:
+            weights = torch.where(logits.valid[:, None], weights, 0.0)
+        if self.ensemble == "product":
+            return product_log_probabilities(ours, clips, weights, logits.valid)
+        if self.ensemble == "seen_product":
+            return seen_product_log_probabilities(ours, clips, weights, logits.valid, seen)
+        mean: Mean = "arithmetic" if self.ensemble == "arithmetic" else "geometric"
+        return ensemble_log_probabilities(ours, clips, weights, mean=mean)
+
+    def _seen(
+        self, logits: ClassifierLogits, given: Bool[Tensor, " K"] | None
+    ) -> Bool[Tensor, " K"]:
+        if given is not None:
+            return given
+        if self.alpha == self.beta and self.ensemble != "seen_product":
+            return logits.valid.new_ones(logits.classes)
+        raise RecipeError(
+            f"[classification] {self.ensemble} with alpha {self.alpha} and beta {self.beta}: "
+            "nothing says which classes were seen in training; set vocabulary.training to the "
+            "class list of the training, or ensemble to another one and alpha and beta to one "
+            "number"
+        )
 
 
 def _log_scores(object_scores: Float[Tensor, " N"]) -> Float[Tensor, "N 1"]:

@@ -16,11 +16,14 @@ class Frame:
     """Where an image lies in a network's input; all sizes are (height, width) in pixels.
 
     The original image was resized to `resized` and padded at the bottom and right to `padded`.
+    Mask logits cover the padded frame: their cells tile it, or with `align_corners` the centres of
+    the outermost cells lie on those of the outermost pixels.
     """
 
     padded: tuple[int, int]
     resized: tuple[int, int]
     original: tuple[int, int]
+    align_corners: bool = False
 
 
 @dataclass(frozen=True)

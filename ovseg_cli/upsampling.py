@@ -2,7 +2,8 @@
 
 Bilinear to the padded size, cropped, bilinear to the original size (Mask2Former, section 4): all of
 it is linear and separable, so a tile is a small matrix of rows times a window of the mask logits
-times a small matrix of columns. Masks are upsampled here and nowhere else.
+times a small matrix of columns. Masks are upsampled here and nowhere else. MAFT, as released, puts
+the corners of the mask logits on those of the padded image: the frame says so.
 """
 
 from collections.abc import Iterator
@@ -128,9 +129,10 @@ def _weighted(window: Tensor, row: _Span, column: _Span) -> Tensor:
 def _weights(mask_logits: Tensor, frame: Frame, axis: int) -> Tensor:
     """(cells, original): the weight of every mask cell in every pixel along an axis."""
     padded, resized, original = frame.padded[axis], frame.resized[axis], frame.original[axis]
-    at_padded = _resized(torch.eye(mask_logits.shape[1 + axis])[None], padded)
+    cells = torch.eye(mask_logits.shape[1 + axis])[None]
+    at_padded = _resized(cells, padded, align_corners=frame.align_corners)
     return _resized(at_padded[:, :, :resized], original)[0].to(mask_logits)
 
 
-def _resized(signals: Tensor, size: int) -> Tensor:
-    return F.interpolate(signals, size, mode="linear", align_corners=False)
+def _resized(signals: Tensor, size: int, *, align_corners: bool = False) -> Tensor:
+    return F.interpolate(signals, size, mode="linear", align_corners=align_corners)

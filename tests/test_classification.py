@@ -153,6 +153,21 @@ def test_weights_that_differ_need_to_know_what_was_seen() -> None:
         FCCLIP.combine(logits)
     equal = replace(FCCLIP, alpha=0.3, beta=0.3)
     torch.testing.assert_close(equal.combine(logits), equal.combine(logits, seen=SEEN))
+    paper = replace(equal, ensemble="seen_product")
+    with pytest.raises(RecipeError, match=r"seen_product with alpha 0\.3 and beta 0\.3: "):
+        paper.combine(logits)
+
+
+@pytest.mark.parametrize("on_valid", [False, True])
+def test_a_mask_that_clip_does_not_see_is_of_no_unseen_class_in_the_paper_of_maft(
+    on_valid: bool,
+) -> None:
+    logits = replace(classifier_logits(), valid=torch.tensor([True, False, True, True]))
+    options = replace(FCCLIP, ensemble="seen_product", ensemble_on_valid=on_valid)
+    found = options.combine(logits, seen=SEEN)
+    assert (found[1, ~SEEN] == 0).all()
+    own = logits.in_vocabulary.softmax(-1)[1, :-1][SEEN]
+    torch.testing.assert_close(found[1, SEEN], own if on_valid else own**0.6)
 
 
 def test_gating_leaves_masks_without_features_to_the_in_vocabulary_classifier() -> None:

@@ -10,6 +10,7 @@ from ovseg_cli.ensemble import (
     ensemble_log_probabilities,
     ensemble_weights,
     product_log_probabilities,
+    seen_product_log_probabilities,
 )
 
 MEANS = ("geometric", "arithmetic")
@@ -98,6 +99,37 @@ def test_the_product_by_hand() -> None:
     found = product_log_probabilities(ours, clips, weights, torch.tensor([True, False])).exp()
     expected = torch.tensor([[0.1**0.5, 0.75], [0.4**0.5, 1.0]])
     torch.testing.assert_close(found, expected)
+
+
+def test_unseen_classes_are_clips_alone_in_the_paper_of_maft() -> None:
+    """By hand: lambda 0.5, so sqrt(0.4 x 0.25) on the seen class and sqrt(0.75) on the other.
+
+    A mask about which CLIP says nothing keeps sqrt(0.4) of the seen class and none of the other.
+    """
+    ours = torch.tensor([[0.4, 0.1, 0.5]] * 2).log()
+    clips = torch.tensor([[0.25, 0.75]] * 2).log()
+    seen, valid = torch.tensor([True, False]), torch.tensor([True, False])
+    weights = ensemble_weights(seen, alpha=0.5, beta=0.5)[None]
+    found = seen_product_log_probabilities(ours, clips, weights, valid, seen).exp()
+    expected = torch.tensor([[0.1**0.5, 0.75**0.5], [0.4**0.5, 0.0]])
+    torch.testing.assert_close(found, expected)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.booleans(), min_size=1, max_size=6), st.floats(0, 1), st.integers(0, 99))
+def test_both_forms_of_maft_agree_on_seen_classes_and_where_clip_has_all_the_weight(
+    seen: list[bool], weight: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    ours = torch.randn(3, len(seen) + 1, generator=generator)
+    clips, valid = torch.randn(3, len(seen), generator=generator), torch.ones(3).bool()
+    known = torch.tensor(seen)
+    for beta in (weight, 1.0):
+        weights = ensemble_weights(known, alpha=1 - weight, beta=beta)[None]
+        released = product_log_probabilities(ours, clips, weights, valid)
+        paper = seen_product_log_probabilities(ours, clips, weights, valid, known)
+        same = known if beta < 1 else torch.ones_like(known)
+        torch.testing.assert_close(paper[:, same], released[:, same])
 
 
 def test_the_product_of_what_underflows_stays_finite() -> None:

@@ -22,11 +22,14 @@ class FramingOptions:
         short_side: pixels of the shorter side, None to keep the size.
         max_side: most pixels of the longer side, None for no maximum.
         size_divisor: both sides are padded, at the bottom and right, to a multiple of it.
+        align_corners: whether mask logits are upsampled with corners on corners (MAFT as released,
+            half a cell away from where its masks were trained).
     """
 
     short_side: PositiveInt | None = 800
     max_side: PositiveInt | None = 1333
     size_divisor: PositiveInt = 32
+    align_corners: bool = False
 
 
 def resized_size(
@@ -52,6 +55,7 @@ def frame_image(
     short_side: int | None,
     max_side: int | None,
     size_divisor: int = 32,
+    align_corners: bool = False,
 ) -> FramedImage:
     """Resizes by Pillow's bilinear filter, as published, and pads with zeros.
 
@@ -60,6 +64,7 @@ def frame_image(
         short_side: pixels of the shorter side, None to keep the size.
         max_side: most pixels of the longer side, None for no maximum.
         size_divisor: both sides are padded, at the bottom and right, to a multiple of it.
+        align_corners: how mask logits are to lie in the padded image, see `Frame`.
     """
     original = (image.shape[1], image.shape[2])
     resized = resized_size(original, short_side=short_side, max_side=max_side)
@@ -68,7 +73,7 @@ def frame_image(
     bottom, right = padded[0] - resized[0], padded[1] - resized[1]
     return FramedImage(
         F.pad(pixels.float(), (0, right, 0, bottom)),
-        Frame(padded=(padded[0], padded[1]), resized=resized, original=original),
+        Frame((padded[0], padded[1]), resized, original, align_corners),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -120,9 +120,9 @@ class MasqExamples:
             sample = self.dataset[index]
             sample = flipped(sample) if mirrored else sample
             ((visible, labels),) = self._examine(image[None], [sample])
-            self._kept[key] = _Kept(_packed(visible), labels.to(torch.int16))
+            self._kept[key] = _Kept(packed(visible), labels.to(torch.int16))
         kept = self._kept[key]
-        return Example(image, _unpacked(kept.visible, side**2), kept.labels.long())
+        return Example(image, unpacked(kept.visible, side**2), kept.labels.long())
 
     def jittered_examples(self, positions: Sequence[int]) -> list[Example]:
         """Images scaled, cropped and padded at random, and what becomes of their masks.
@@ -143,7 +143,7 @@ class MasqExamples:
         annotated = [self._ground_truth(sample) for sample in samples]
         proposed: list[Proposals | None] = [None] * len(images)
         if self.proposer is not None and self.options.masks != "ground_truth":
-            proposed = [*_proposals(self.proposer, images.to(self.encoder.clip.device))]
+            proposed = [*proposals_of(self.proposer, images.to(self.encoder.clip.device))]
         return [self._masks(*pair) for pair in zip(proposed, annotated, strict=True)]
 
     def _masks(
@@ -189,10 +189,17 @@ def seen_labels(vocabulary: Vocabulary) -> tuple[int, Int[Tensor, " K"]]:
     return int(seen.sum()), labels
 
 
-def _proposals(proposer: Proposer, images: Tensor) -> list[Proposals]:
+def proposals_of(proposer: Proposer, images: Float[Tensor, "B 3 H W"]) -> list[Proposals]:
+    """What a proposer finds in images, all at once if it can.
+
+    Args:
+        proposer: frozen.
+        images: RGB, 0 to 255, without padding, on its device.
+    """
     if isinstance(proposer, TrainableProposer):
         return proposer.propose_batch(images)
-    frame = Frame(*((images.shape[-2], images.shape[-1]) for _ in range(3)))
+    size = (images.shape[-2], images.shape[-1])
+    frame = Frame(size, size, size)
     return [proposer.propose(FramedImage(image, frame)) for image in images]
 
 
@@ -204,12 +211,14 @@ def square(image: Tensor, size: int, mirrored: bool) -> Float[Tensor, "3 S S"]:
     return pixels.flip(-1) if mirrored else pixels
 
 
-def _packed(bits: Tensor) -> Tensor:
+def packed(bits: Bool[Tensor, "N P"]) -> UInt8[Tensor, "N _"]:
+    """Bits, eight in a byte."""
     padded = F.pad(bits, (0, -bits.shape[1] % 8)).unflatten(1, (-1, 8))
     packed: Tensor = (padded * (1 << torch.arange(8))).sum(-1)
     return packed.to(torch.uint8)
 
 
-def _unpacked(packed: Tensor, count: int) -> Tensor:
+def unpacked(packed: UInt8[Tensor, "N _"], count: int) -> Bool[Tensor, "N P"]:
+    """What `packed` packed, `count` bits a row."""
     bits = (packed[..., None].int() >> torch.arange(8)) & 1
     return bits.flatten(1)[:, :count].bool()

@@ -43,7 +43,7 @@ class SweepOptions:
         tasks: whose results are scored; each costs its inference once a setting.
     """
 
-    ensembles: tuple[Literal["arithmetic", "geometric", "product"], ...] = (
+    ensembles: tuple[Literal["arithmetic", "geometric", "product", "seen_product"], ...] = (
         "arithmetic",
         "geometric",
     )

@@ -12,13 +12,14 @@ Segments = list[tuple[int, int, bool]]  # id, class, is thing
 def upsampled(mask_logits: Tensor, frame: Frame) -> Tensor:
     """(N, H, W): to the padded size, without its padding, to the original size."""
     height, width = frame.resized
-    return resized(resized(mask_logits, frame.padded)[:, :height, :width], frame.original)
+    padded = resized(mask_logits, frame.padded, align_corners=frame.align_corners)
+    return resized(padded[:, :height, :width], frame.original)
 
 
-def resized(masks: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(masks: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
     if not len(masks):
         return masks.new_zeros(0, *size)
-    return F.interpolate(masks[None], size, mode="bilinear", align_corners=False)[0]
+    return F.interpolate(masks[None], size, mode="bilinear", align_corners=align_corners)[0]
 
 
 def semantic(class_probabilities: Tensor, logits: Tensor) -> Tensor:
