@@ -18,11 +18,13 @@ SIZES = {  # classes, things, seen classes (0: the dataset has no such split)
     "coco_48_17": (65, 65, 48),
     "coco_80": (80, 80, 0),
     "coco_panoptic_133": (133, 80, 0),
-    "coco_stuff_171": (171, 80, 156),
+    "coco_stuff_156_15": (171, 80, 156),
+    "coco_stuff_171": (171, 80, 0),
     "lvis_1203": (1203, 1203, 866),
     "mapillary_65": (65, 37, 0),
     "pascal_context_59": (59, None, 0),
     "pascal_context_459": (459, None, 0),
+    "pascal_voc_15_5": (20, 20, 15),
     "pascal_voc_20": (20, 20, 0),
     "shapes": (28, 20, 20),
 }
@@ -75,6 +77,35 @@ def test_ade20ks_names_are_split_at_commas() -> None:
     synonyms = builtin_vocabulary("ade20k_150").synonyms
     assert sum(len(words) > 1 for words in synonyms) == 41
     assert sum(len(words) > 1 for words in builtin_vocabulary("ade20k_847").synonyms) == 217
+
+
+def test_the_unseen_classes_of_the_zero_shot_splits_are_the_published_ones() -> None:
+    """COCO-Stuff by the values of its label maps, which count from 0."""
+
+    def unseen(name: str) -> dict[int, str]:
+        vocabulary = builtin_vocabulary(name)
+        rows = zip(builtin_ids(name), vocabulary.names, vocabulary.seen, strict=True)
+        return {i: word for i, word, seen in rows if not seen}
+
+    stuff = unseen("coco_stuff_156_15")
+    values = [20, 24, 32, 33, 40, 56, 86, 99, 105, 123, 144, 147, 148, 168, 171]
+    assert list(stuff) == [value + 1 for value in values]
+    assert " ".join(stuff.values()) == (
+        "cow giraffe suitcase frisbee skateboard carrot scissors cardboard clouds grass "
+        "playingfield river road tree wall-concrete"
+    )
+    assert unseen("pascal_voc_15_5") == {
+        16: "pottedplant", 17: "sheep", 18: "sofa", 19: "train", 20: "tvmonitor"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("split", "whole"),
+    [("coco_stuff_156_15", "coco_stuff_171"), ("pascal_voc_15_5", "pascal_voc_20")],
+)
+def test_a_split_has_the_classes_of_the_whole_list(split: str, whole: str) -> None:
+    assert builtin_ids(split) == builtin_ids(whole)
+    assert builtin_vocabulary(split).is_thing == builtin_vocabulary(whole).is_thing
 
 
 def test_category_ids_are_the_lists_own_or_count_from_one() -> None:
