@@ -6,6 +6,8 @@ that they get the patches' positions, and those of each further depth the place 
 before the layer of that number.
 """
 
+from typing import Any, cast
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ def encode_crops(
 
     Args:
         visual: the image tower; any where there are no prompts.
-        crops: normalised, of the tower's size.
+        crops: normalised, of the tower's size; smaller ones lie in the middle of its square.
         masks: True inside; only prompts need them.
         prompts: a vector a patch for each of the first layers; None for the tower as it is.
 
@@ -39,11 +41,12 @@ def encode_crops(
     seen = None
     if prompts is not None and masks is not None:
         seen = seen_patches(masks, visual.patch_size[0])[..., None]
-    patches = visual.conv1(crops).flatten(2).transpose(1, 2)  # (N, P, C)
-    patches = _prompted(patches, seen, prompts, 0)
+    patches = visual.conv1(crops)  # (N, C, h, w)
+    positions = _positions(visual, patches.shape[-1]).to(patches.dtype)
+    patches = _prompted(patches.flatten(2).transpose(1, 2), seen, prompts, 0)  # (N, P, C)
     class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
     tokens = torch.cat([class_token, patches], dim=1)
-    tokens = visual.ln_pre(tokens + visual.positional_embedding.to(tokens.dtype))
+    tokens = visual.ln_pre(tokens + positions)
     blocks = visual.transformer.resblocks
     for depth, block in enumerate(blocks):
         if depth > 0 and prompts is not None and depth < len(prompts):
@@ -63,6 +66,33 @@ def seen_patches(masks: Bool[Tensor, "N R R"], patch: int) -> Bool[Tensor, "N P"
     if not len(masks):
         return masks.new_zeros(0, (masks.shape[-1] // patch) ** 2)
     return F.max_pool2d(masks[:, None].float(), patch).flatten(1) > 0
+
+
+def check_side_fits(visual: nn.Module, side: int, resolution: int) -> None:
+    """Refuses crops of a size that the tower does not take.
+
+    Args:
+        visual: the image tower.
+        side: of the crops in pixels.
+        resolution: the tower's own.
+
+    Raises:
+        CheckpointError: a side that is larger or no multiple of the patch, or another than the own
+            one of a tower that is no plain vision transformer.
+    """
+    if side == resolution:
+        return
+    if not is_plain(visual):
+        raise CheckpointError(
+            f"[mask_encoder] side: {side}: only a plain vision transformer sees crops of another "
+            f"size than its {resolution} pixels; leave it out"
+        )
+    patch = visual.patch_size[0]
+    if side > resolution or side % patch:
+        raise CheckpointError(
+            f"[mask_encoder] side: {side} is no multiple of the patch ({patch}) up to "
+            f"{resolution}, the size of this CLIP"
+        )
 
 
 def check_prompts_fit(visual: nn.Module, depth: int) -> None:
@@ -90,6 +120,17 @@ def check_prompts_fit(visual: nn.Module, depth: int) -> None:
             f"[mask_encoder] prompts: {depth} is deeper than this CLIP's {layers} layers; set it "
             f"to {layers} or less"
         )
+
+
+def _positions(visual: Any, side: int) -> Tensor:
+    """The class token's position, and those in the middle of the square: (1 + side², C)."""
+    table = visual.positional_embedding
+    native = visual.grid_size[0]
+    if side == native:
+        return cast(Tensor, table)
+    first = (native - side) // 2
+    window = table[1:].unflatten(0, (native, native))[first : first + side, first : first + side]
+    return torch.cat([table[:1], window.flatten(0, 1)])
 
 
 def _prompted(patches: Tensor, seen: Tensor | None, prompts: Tensor | None, depth: int) -> Tensor:

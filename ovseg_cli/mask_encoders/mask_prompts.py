@@ -34,20 +34,24 @@ class MaskPrompts(nn.Module):
         self.prompts = nn.Parameter(start * INITIAL_DEVIATION)
 
     @classmethod
-    def of(cls, clip: ClipEncoder, *, depth: int, seed: int = 0) -> "MaskPrompts":
+    def of(
+        cls, clip: ClipEncoder, *, depth: int, side: int | None = None, seed: int = 0
+    ) -> "MaskPrompts":
         """Prompts that fit a CLIP's image tower.
 
         Args:
             clip: whose image tower is a plain vision transformer.
             depth: 1 to its layers.
+            side: of the crops in pixels; None for the tower's resolution.
             seed: of the random beginning.
 
         Raises:
             CheckpointError: a tower of another kind, or of fewer layers.
         """
         check_prompts_fit(clip.model.visual, depth)
-        positions, width = clip.visual.positional_embedding.shape
-        return cls(depth=depth, patches=positions - 1, width=width, seed=seed)
+        width = clip.visual.positional_embedding.shape[1]
+        patches = ((side or clip.resolution) // clip.visual.patch_size[0]) ** 2
+        return cls(depth=depth, patches=patches, width=width, seed=seed)
 
     def forward(self) -> Float[Tensor, "depth P C"]:
         """The prompts."""

@@ -18,7 +18,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovseg_cli.clip.crop_tower import encode_crops
+from ovseg_cli.clip.crop_tower import check_side_fits, encode_crops
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.loading import load_weights
 from ovseg_cli.errors import RecipeError
@@ -44,6 +44,8 @@ class MaskedCrops(nn.Module):
         region: what is squashed to CLIP's square: the whole "image", or the mask's "box".
         fill: what is seen around the mask: "black", CLIP's "mean" colour, which is zero once it is
             normalised, or "none": what is there.
+        side: of the squares in pixels; None for CLIP's resolution. Smaller ones, for a CLIP that
+            learned from such crops, lie in the middle of its square.
         expand: sides of a box in those of the tightest one; what would lie outside the image is
             left out.
         threshold: pixels of a higher mask probability are inside; OVSeg's are 0.4 for Swin-B and
@@ -60,7 +62,7 @@ class MaskedCrops(nn.Module):
 
     Raises:
         RecipeError: options that contradict one another.
-        CheckpointError: prompts that the image tower has no place for.
+        CheckpointError: prompts or a side that the image tower has no place for.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class MaskedCrops(nn.Module):
         *,
         region: Literal["image", "box"] = "image",
         fill: Literal["black", "mean", "none"] = "black",
+        side: PositiveInt | None = None,
         expand: Annotated[float, Field(ge=1)] = 1.0,
         threshold: Share = 0.5,
         tuned: Tuned = "none",
@@ -82,11 +85,17 @@ class MaskedCrops(nn.Module):
         _check(region, fill, tuned, prompts)
         self.clip = clip.requires_grad_(False)
         self.region, self.fill, self.expand = region, fill, expand
+        self.side = side or clip.resolution
+        check_side_fits(clip.model.visual, self.side, clip.resolution)
         self.threshold, self.batch_size = threshold, batch_size
         self.least_score, self.same_above = least_score, same_above
-        self.tunes_tower = tuned in ("finetune", "joint")
-        self.visual: nn.Module | None = self._new_tower() if self.tunes_tower else None
-        self.mask_prompts = MaskPrompts.of(clip, depth=prompts, seed=seed) if prompts else None
+        self.tuned = tuned
+        self.visual: nn.Module | None = (
+            self._new_tower() if tuned in ("finetune", "joint") else None
+        )
+        self.mask_prompts = (
+            MaskPrompts.of(clip, depth=prompts, side=self.side, seed=seed) if prompts else None
+        )
 
     def forward(
         self, crops: Float[Tensor, "N 3 R R"], masks: Bool[Tensor, "N R R"]
@@ -121,16 +130,32 @@ class MaskedCrops(nn.Module):
         embeddings[wanted], valid[wanted] = embeddings[wanted[standing]], valid[wanted[standing]]
         return EncodedMasks(embeddings, proposals.mask_logits, valid)
 
-    def crops(self, image: Float[Tensor, "3 H W"], masks: Bool[Tensor, "N H W"]) -> Crops:
-        """What CLIP is shown of each mask, R being its resolution.
+    def crops(
+        self,
+        image: Float[Tensor, "3 H W"],
+        masks: Bool[Tensor, "N H W"],
+        boxes: Int[Tensor, "N 4"] | None = None,
+    ) -> Crops:
+        """What CLIP is shown of each mask, R being the side.
 
         Args:
             image: RGB, 0 to 255.
             masks: none of them empty.
+            boxes: what of the image each square shows; None for `boxes`.
         """
-        return cut(
-            image, masks, self._boxes(masks), side=self.clip.resolution, around=self._around()
-        )
+        shown = self.boxes(masks) if boxes is None else boxes
+        return cut(image, masks, shown, side=self.side, around=self._around())
+
+    def boxes(self, masks: Bool[Tensor, "N H W"]) -> Int[Tensor, "N 4"]:
+        """What of the image is shown of each mask, xyxy in pixels, right and bottom exclusive.
+
+        Args:
+            masks: none of them empty.
+        """
+        height, width = masks.shape[1:]
+        if self.region == "image":
+            return masks.new_tensor([0, 0, width, height], dtype=torch.long).expand(len(masks), 4)
+        return _grown(boxes_of(masks), self.expand, (height, width))
 
     def train(self, mode: bool = True) -> "MaskedCrops":
         """Training mode for what is tuned; the CLIP stays in evaluation mode."""
@@ -183,12 +208,6 @@ class MaskedCrops(nn.Module):
             return torch.arange(len(mask_logits), device=mask_logits.device)
         return stand_ins(mask_logits.float().sigmoid() > self.threshold, self.same_above)
 
-    def _boxes(self, masks: Tensor) -> Tensor:
-        height, width = masks.shape[1:]
-        if self.region == "image":
-            return masks.new_tensor([0, 0, width, height], dtype=torch.long).expand(len(masks), 4)
-        return _grown(boxes_of(masks), self.expand, (height, width))
-
 
 def boxes_of(masks: Bool[Tensor, "N H W"]) -> Int[Tensor, "N 4"]:
     """The tightest box of every mask, xyxy in pixels, right and bottom exclusive.
@@ -216,10 +235,10 @@ def _check(region: str, fill: str, tuned: Tuned, prompts: int) -> None:
             "[mask_encoder] region image with fill none shows the same picture for every mask; set "
             "region to box, or fill to mean"
         )
-    if prompts and tuned not in ("mpt", "joint"):
+    if prompts and tuned == "none":
         raise RecipeError(
             f"[mask_encoder] prompts: {prompts} that nothing trains, as tuned is {tuned}; set "
-            "tuned to mpt or joint, or prompts to 0"
+            "tuned to mpt, joint or finetune, or prompts to 0"
         )
     if not prompts and tuned in ("mpt", "joint"):
         raise RecipeError(

@@ -6,6 +6,7 @@ from tiny_clip import tiny_clip
 from tiny_towers import tiny_resnet
 
 from ovseg_cli.clip.crop_tower import check_prompts_fit, encode_crops, seen_patches
+from ovseg_cli.clip.pair_encoder import encode_windows
 from ovseg_cli.errors import CheckpointError
 from ovseg_cli.mask_encoders.mask_prompts import MaskPrompts
 
@@ -23,6 +24,12 @@ def test_prompts_change_nothing_where_every_patch_is_seen() -> None:
     masks[:, ::8, ::8] = True
     found = encode_crops(CLIP.visual, CROPS, masks, PROMPTS)
     torch.testing.assert_close(found, CLIP.model.visual(CROPS))
+
+
+def test_a_smaller_crop_lies_in_the_middle() -> None:
+    crops, corner = CROPS[:, :, :16, :16], (1, 1)
+    expected = encode_windows(CLIP.model, crops, corner)
+    torch.testing.assert_close(encode_crops(CLIP.visual, crops), expected)
 
 
 @pytest.mark.parametrize("depth", [0, 1])

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_clip import tiny_clip
+from tiny_towers import tiny_resnet
 from torch import Tensor
 
 from ovseg_cli.errors import CheckpointError, RecipeError
@@ -145,6 +146,26 @@ def test_the_box_of_a_rectangle_is_the_rectangle(columns: list[int], rows: list[
 
 def test_nothing_of_clip_can_be_trained() -> None:
     assert not any(parameter.requires_grad for parameter in MaskedCrops(tiny_clip()).parameters())
+
+
+@pytest.mark.parametrize("prompts", [0, 2])
+def test_crops_of_a_smaller_side_are_cut_and_prompted_at_it(
+    framed: FramedImage, prompts: int
+) -> None:
+    tuned: Any = "mpt" if prompts else "none"
+    crops = MaskedCrops(CLIP, region="box", side=16, tuned=tuned, prompts=prompts)
+    shown = crops.crops(framed.pixels[:, :48, :56], some_masks()[:1, :48, :56])
+    assert shown.pixels.shape == (1, 3, 16, 16)
+    if crops.mask_prompts is not None:
+        assert crops.mask_prompts().shape == (2, 4, 32)
+    found = crops.encode(framed, proposals(some_masks()))
+    assert found.valid.tolist() == [True, True, False, True, True]
+
+
+@pytest.mark.parametrize(("side", "clip"), [(12, CLIP), (40, CLIP), (16, tiny_resnet())])
+def test_a_side_that_the_tower_does_not_take_is_refused(side: int, clip: Any) -> None:
+    with pytest.raises(CheckpointError, match=rf"\[mask_encoder\] side: {side}"):
+        MaskedCrops(clip, side=side)
 
 
 def test_without_filling_the_image_is_seen_around_the_mask(framed: FramedImage) -> None:
