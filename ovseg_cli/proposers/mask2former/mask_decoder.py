@@ -109,10 +109,11 @@ class MaskDecoder(nn.Module):
         layers: decoder layers.
         heads: attention heads.
         feedforward_dim: hidden channels of the feed-forward networks.
-        class_head: embeds masks in CLIP's space, instead of `classes`.
+        class_head: embeds masks in CLIP's space, instead of `classes`: queries alone, or a
+            `ClipClassHead` with what is inside the masks.
     """
 
-    class_head: nn.Linear | ClipClassHead
+    class_head: nn.Module
 
     def __init__(
         self,
@@ -124,7 +125,7 @@ class MaskDecoder(nn.Module):
         layers: int = 9,
         heads: int = 8,
         feedforward_dim: int = 2048,
-        class_head: ClipClassHead | None = None,
+        class_head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.query_features = nn.Embedding(queries, hidden_dim)

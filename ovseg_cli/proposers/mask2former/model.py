@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 from ...errors import RecipeError
 from ...structures import Frame, FramedImage, Proposals
+from ..imagenet_pixels import ImageNetPixels
 from ..resnet import BackboneName, resnet
 from .mask_decoder import MaskDecoder, MaskPredictions
 from .pixel_decoder import GROUPS, PixelDecoder
 
 STRIDE = 32
-
-_MEAN = (123.675, 116.28, 103.53)  # ImageNet's, RGB
-_STD = (58.395, 57.12, 57.375)
 
 
 class Mask2Former(nn.Module):
@@ -42,9 +40,6 @@ class Mask2Former(nn.Module):
         feedforward_dim: hidden channels of their feed-forward networks.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         *,
@@ -63,6 +58,7 @@ class Mask2Former(nn.Module):
     ) -> None:
         super().__init__()
         check_hidden_dim(hidden_dim, heads)
+        self.pixels = ImageNetPixels()
         self.backbone = resnet(backbone, width=backbone_width, norm=backbone_norm)
         self.pixel_decoder = PixelDecoder(
             self.backbone.channels,
@@ -81,8 +77,6 @@ class Mask2Former(nn.Module):
             heads=heads,
             feedforward_dim=feedforward_dim,
         )
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[MaskPredictions]:
         """Predictions of the queries and after every decoder layer, the final one last.
@@ -90,7 +84,7 @@ class Mask2Former(nn.Module):
         Args:
             images: (B, 3, H, W) RGB, 0 to 255; height and width multiples of 32.
         """
-        return self.predictions((images - self.mean) / self.std, every_layer=True)
+        return self.predictions(self.pixels(images), every_layer=True)
 
     def predictions(
         self, normalised: Float[Tensor, "B 3 H W"], *, every_layer: bool = False
@@ -113,16 +107,10 @@ class Mask2Former(nn.Module):
     def propose(self, framed: FramedImage) -> Proposals:
         """One mask a query with its object score.
 
-        Padding counts as the mean colour, as in the released code, whatever pixels are there.
-
         Args:
             framed: the image, padded to multiples of 32.
         """
-        height, width = framed.frame.resized
-        image = framed.pixels[:, :height, :width].to(self.mean.device)
-        normalised = image.new_zeros(framed.pixels.shape)
-        normalised[:, :height, :width] = (image - self.mean) / self.std
-        return self._proposals(normalised.unsqueeze(0), framed.frame)[0]
+        return self._proposals(self.pixels.framed(framed), framed.frame)[0]
 
     @torch.no_grad()
     def propose_batch(self, images: Float[Tensor, "B 3 H W"]) -> list[Proposals]:
@@ -132,8 +120,8 @@ class Mask2Former(nn.Module):
             images: RGB, 0 to 255, without padding; height and width multiples of 32.
         """
         size = (images.shape[-2], images.shape[-1])
-        normalised = (images.to(self.mean.device) - self.mean) / self.std
-        return self._proposals(normalised, Frame(padded=size, resized=size, original=size))
+        frame = Frame(padded=size, resized=size, original=size)
+        return self._proposals(self.pixels(images), frame)
 
     def _proposals(self, normalised: Tensor, frame: Frame) -> list[Proposals]:
         final = self.predictions(normalised)[-1]

@@ -52,16 +52,19 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 class DeformableLayer(nn.Module):
     """Deformable attention, then a feed-forward network; norms after the residual sums."""
 
-    def __init__(self, channels: int, *, heads: int, points: int, feedforward_dim: int) -> None:
+    def __init__(
+        self, channels: int, *, heads: int, points: int, feedforward_dim: int, dropout: float
+    ) -> None:
         super().__init__()
         self.attention = DeformableAttention(channels, levels=LEVELS, heads=heads, points=points)
         self.attention_norm = nn.LayerNorm(channels)
         self.feedforward = nn.Sequential(
             _linear(channels, feedforward_dim),
-            nn.ReLU(inplace=True),
+            nn.Sequential(nn.ReLU(inplace=True), nn.Dropout(dropout)),
             _linear(feedforward_dim, channels),
         )
         self.feedforward_norm = nn.LayerNorm(channels)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(
         self,
@@ -70,8 +73,9 @@ class DeformableLayer(nn.Module):
         grid: SamplingGrid,
     ) -> Float[Tensor, "B S C"]:
         attended = self.attention(features + positions, features, grid)
-        features = self.attention_norm(features + attended)
-        normed: Tensor = self.feedforward_norm(features + self.feedforward(features))
+        features = self.attention_norm(features + self.dropout(attended))
+        inner = self.dropout(self.feedforward(features))
+        normed: Tensor = self.feedforward_norm(features + inner)
         return normed
 
 
@@ -86,6 +90,7 @@ class PixelDecoder(nn.Module):
         heads: attention heads.
         points: sampling points a head and level.
         feedforward_dim: hidden channels of the feed-forward networks.
+        dropout: in the deformable layers while training, 0 to 1.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class PixelDecoder(nn.Module):
         heads: int = 8,
         points: int = 4,
         feedforward_dim: int = 1024,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.heads, self.points = heads, points
@@ -107,7 +113,13 @@ class PixelDecoder(nn.Module):
         )
         self.level_embeddings = nn.Parameter(torch.randn(LEVELS, hidden_dim))
         self.layers = nn.ModuleList(
-            DeformableLayer(hidden_dim, heads=heads, points=points, feedforward_dim=feedforward_dim)
+            DeformableLayer(
+                hidden_dim,
+                heads=heads,
+                points=points,
+                feedforward_dim=feedforward_dim,
+                dropout=dropout,
+            )
             for _ in range(layers)
         )
         self.lateral = nn.Sequential(
