@@ -52,7 +52,8 @@ class MaskedCrops(nn.Module):
             0.5 for ResNet-101c.
         tuned: what `tune-clip` trains, or has trained: mask prompts ("mpt"), the whole image tower
             ("finetune"), or both at once ("joint").
-        prompts: depth of the mask prompts, in layers; OVSeg's is 3.
+        prompts: depth of the mask prompts, in layers; OVSeg's is 3. Tuning the tower alone leaves
+            them as they are.
         least_score: proposals of a lower object score, or with a higher share of void than one
             less this, are not looked at, and invalid; see `Segmenter.encode`.
         same_above: masks that overlap an earlier one by a higher IoU share its embedding; None
@@ -96,6 +97,8 @@ class MaskedCrops(nn.Module):
         self.mask_prompts = (
             MaskPrompts.of(clip, depth=prompts, side=self.side, seed=seed) if prompts else None
         )
+        if self.mask_prompts is not None:
+            self.mask_prompts.requires_grad_(tuned in ("mpt", "joint"))
 
     def forward(
         self, crops: Float[Tensor, "N 3 R R"], masks: Bool[Tensor, "N R R"]

@@ -213,7 +213,6 @@ def test_masks_that_are_nearly_the_same_share_an_embedding(framed: FramedImage) 
     [
         ({"fill": "none"}, "region image with fill none"),
         ({"prompts": 3}, "prompts: 3 that nothing trains, as tuned is none"),
-        ({"prompts": 3, "tuned": "finetune"}, "as tuned is finetune"),
         ({"tuned": "joint"}, "joint trains mask prompts, and prompts is 0"),
     ],
 )
@@ -261,6 +260,14 @@ def test_prompts_on_a_tower_that_was_tuned_before_keep_it_frozen() -> None:
     pixels, masks = torch.rand(1, 3, 32, 32) * 255, torch.ones(1, 32, 32, dtype=torch.bool)
     assert torch.equal(third(pixels, masks), second(pixels, masks))
     torch.testing.assert_close(third(pixels, masks), first(pixels, masks))
+
+
+def test_a_tower_that_is_tuned_behind_prompts_leaves_them_as_they_are() -> None:
+    crops = MaskedCrops(CLIP, tuned="finetune", prompts=2)
+    assert crops.mask_prompts is not None
+    learning = {name for name, p in crops.named_parameters() if p.requires_grad}
+    assert {name.split(".")[0] for name in learning} == {"visual"}
+    assert {name.split(".")[0] for name in crops.tuned_tensors()} == {"visual", "mask_prompts"}
 
 
 def test_tensors_of_other_options_are_refused() -> None:
