@@ -7,7 +7,9 @@ from ovseg_cli.recipe import build
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.stages.grounding import Grounding
 from ovseg_cli.stages.input_sizes import InputSizes, segmenters_at
+from ovseg_cli.stages.scores import Results
 from ovseg_cli.stages.scoring import TASKS_OF, EvaluateOptions, ScoredImage, scored_tasks
+from ovseg_cli.stages.sensitivity import Sensitivity
 from ovseg_cli.stages.session import Settings
 from ovseg_cli.stages.sweep import SECTION as SWEEP
 from ovseg_cli.stages.sweep import Sweep, SweepOptions
@@ -20,18 +22,25 @@ class Beside:
 
     Attributes:
         grounding: scores of the classes that an image shows.
+        sensitivity: annotated masks against worse versions of them.
         sweep: settings of the ensemble.
         input_sizes: sizes at which CLIP sees the image.
     """
 
     grounding: Grounding | None
+    sensitivity: Sensitivity | None
     sweep: Sweep | None
     input_sizes: InputSizes | None
 
     def updates(self) -> list[Callable[[ScoredImage], None]]:
         """What counts an image, one each."""
-        parts = (self.grounding, self.sweep, self.input_sizes)
+        parts = (self.grounding, self.sensitivity, self.sweep, self.input_sizes)
         return [part.update for part in parts if part is not None]
+
+    def results(self) -> Results:
+        """What stands among the results of the tasks; sweep and sizes are tables of their own."""
+        parts = {"grounding": self.grounding, "sensitivity": self.sensitivity}
+        return {name: part.compute() for name, part in parts.items() if part is not None}
 
 
 def beside_of(
@@ -63,4 +72,5 @@ def beside_of(
         sized = segmenters_at(options.input_sizes, segmenter, settings.run, settings.recipe)
         sizes = InputSizes(sized, vocabulary, options, tasks=tasks)
     grounding = Grounding(segmenter, vocabulary, tasks=tasks) if options.grounding else None
-    return Beside(grounding, sweep, sizes)
+    sensitivity = Sensitivity(segmenter, vocabulary) if options.sensitivity else None
+    return Beside(grounding, sensitivity, sweep, sizes)

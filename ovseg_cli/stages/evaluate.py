@@ -23,8 +23,9 @@ from ovseg_cli.run import StageRecord, file_hash, fingerprint_of
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.stages.beside import beside_of
 from ovseg_cli.stages.given_masks import GivenMasks, given_masks
+from ovseg_cli.stages.oracle_classes import OracleClasses
 from ovseg_cli.stages.scores import Results
-from ovseg_cli.stages.scoring import EvaluateOptions, Protocol, score
+from ovseg_cli.stages.scoring import EvaluateOptions, Protocol, check_options, score
 from ovseg_cli.stages.session import Settings, dataset_of, dataset_options
 from ovseg_cli.stages.targets import target_dataset, target_options, with_target
 from ovseg_cli.storage import write_json, write_text
@@ -105,13 +106,13 @@ def evaluate(
     if segmenter.training_vocabulary is not None:
         vocabulary = with_seen(vocabulary, segmenter.training_vocabulary)
     artifacts = artifacts_of(settings.run, settings.recipe, proposer=own_masks)
-    name = name or _default_name(artifacts, "ground_truth" if given is None else given.name)
+    masks = "ground_truth" if given is None else given.name
+    name = name or _default_name(artifacts, masks, options.oracle_classes)
     beside = beside_of(segmenter, vocabulary, options, kind=dataset.kind, settings=settings)
     start = time.monotonic()
     scores = score(segmenter, dataset, vocabulary, options, beside=beside.updates())
     results, per_class = scores.compute()
-    if beside.grounding is not None:
-        results["grounding"] = beside.grounding.compute()
+    results |= beside.results()
     evaluation = Evaluation(
         results,
         per_class,
@@ -148,11 +149,7 @@ def _what_to_score(
     """Options, annotated images, and the name of the results' folder."""
     recipe = settings.recipe if target is None else with_target(settings.recipe, target)
     options = build(STAGE, recipe.section(STAGE), EvaluateOptions)
-    if options.oracle_masks and options.masks_from is not None:
-        raise RecipeError(
-            "[evaluate] masks_from: the annotated masks are scored already; set oracle_masks or "
-            "masks_from, not both"
-        )
+    check_options(options)
     if target is not None:
         if split is not None:
             raise UsageError(f"--split {split}: the target {target} names its own; leave it out")
@@ -199,11 +196,13 @@ def scored_vocabulary(classes: Vocabulary, labels: str | None) -> Vocabulary:
     return Vocabulary(words.names, words.synonyms, classes.is_thing, classes.seen)
 
 
-def _default_name(artifacts: Sequence[str], masks: str) -> str:
+def _default_name(artifacts: Sequence[str], masks: str, oracle: OracleClasses | None) -> str:
     """The artifacts' names, after that of the masks where no artifact gives them."""
     names = [artifact.partition("/")[2] for artifact in artifacts]
     if not artifacts or not artifacts[0].startswith("proposals/"):
         names.insert(0, masks)
+    if oracle is not None:
+        return f"{names[0]}-oracle_{oracle}"
     if len(names) > 2:
         names.remove("base")  # what was tuned sits on it
     return "-".join(names)

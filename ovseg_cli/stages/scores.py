@@ -50,6 +50,9 @@ TABLE_FIGURES = (
     ("of these, held-out compositions", "mask_accuracy_held_out", None),
     ("annotated crops named by CLIP", "crop_accuracy", None),
     ("of these, held-out compositions", "crop_accuracy_held_out", None),
+    ("half-covered masks above the whole one", "sensitivity", "half"),
+    ("background-heavy masks above it", "sensitivity", "background"),
+    ("one of the two above it", "sensitivity", "either"),
 )
 
 
@@ -145,7 +148,7 @@ class Scores:
             if accuracy.harmonic is not None:
                 means[name]["harmonic"] = accuracy.harmonic
             columns[name] = accuracy.accuracy
-        return _plain(means), self._rows(columns)
+        return plain(means), self._rows(columns)
 
     def _by_group(self, of: Callable[[str], dict[str, float]]) -> dict[str, dict[str, float]]:
         found = {group: of(group) for group in self.groups}
@@ -161,7 +164,7 @@ class Scores:
         for label, name in enumerate(self.vocabulary.names):
             seen = self.vocabulary.seen[label] if self.vocabulary.seen else None
             row = {"class": name, "thing": self.vocabulary.is_thing[label], "seen": seen}
-            rows.append(row | {key: _plain(float(v[label])) for key, v in columns.items()})
+            rows.append(row | {key: plain(float(v[label])) for key, v in columns.items()})
         return rows
 
 
@@ -227,7 +230,12 @@ def class_map(sample: Sample) -> Int[Tensor, "H W"]:
     return torch.cat([torch.tensor([-1]), sample.labels])[segment_map(sample)]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Nested figures for JSON: None in the place of nan.
+
+    Args:
+        value: a figure, or a mapping of such values.
+    """
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: plain(entry) for key, entry in value.items()}
     return None if isinstance(value, float) and np.isnan(value) else value

@@ -18,6 +18,7 @@ from ovseg_cli.progress import progress
 from ovseg_cli.proposers import ground_truth_proposals
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.stages.crops import crop_around, crop_side_for, name_crops
+from ovseg_cli.stages.oracle_classes import OracleClasses, oracle_scores
 from ovseg_cli.stages.scores import Scores
 from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals, Sample, Vocabulary
 from ovseg_cli.upsampling import upsample
@@ -41,6 +42,9 @@ class EvaluateOptions:
         protocol: `generalized` tells all classes apart; `constrained_base` and `constrained_novel`
             those that are seen in training, or unseen, alone: other annotations are void.
         oracle_masks: score with the annotated masks as proposals.
+        oracle_classes: score the upper bound that the proposals set, with classes from the
+            annotations: `iou` (MAFT's table 7) or `label`, see `oracle_scores`; None for the
+            recipe's own classification.
         masks_from: score with the masks and object scores of another run directory's proposer, in
             images framed as its recipe says; `artifacts.proposals` names one of its.
         mask_accuracy: also name the annotated masks.
@@ -50,6 +54,8 @@ class EvaluateOptions:
             small CLIP that has learned from windows.
         grounding: also score what is found where the classes that an image shows are all that is
             asked for (FC-CLIP's table 7).
+        sensitivity: also count how often a worse version of an annotated mask scores above it, see
+            `mask_sensitivity`.
         sweep: also score settings of the ensemble, see `SweepOptions`; `{}` for FC-CLIP's table 8.
         input_sizes: also let CLIP alone classify the masks, seeing images with shorter sides of so
             many pixels (FC-CLIP's table 9); for a mask encoder with an `input_size`.
@@ -59,12 +65,14 @@ class EvaluateOptions:
     tasks: tuple[Task, ...] = TASKS
     protocol: Protocol = "generalized"
     oracle_masks: bool = False
+    oracle_classes: OracleClasses | None = None
     masks_from: str | None = None
     mask_accuracy: bool = True
     crop_accuracy: bool = True
     crop_scale: PositiveFloat = 1.1
     crop_side: PositiveInt | None = None
     grounding: bool = False
+    sensitivity: bool = False
     sweep: dict[str, Any] | None = None
     input_sizes: tuple[PositiveInt, ...] = ()
     images: PositiveInt | None = None
@@ -91,6 +99,30 @@ class ScoredImage:
     proposals: Proposals
     encoded: EncodedMasks
     logits: ClassifierLogits
+
+
+def check_options(options: EvaluateOptions) -> None:
+    """Checks that what is asked for fits together.
+
+    Raises:
+        RecipeError: two options of which one leaves nothing for the other.
+    """
+    if options.oracle_masks and options.masks_from is not None:
+        raise RecipeError(
+            "[evaluate] masks_from: the annotated masks are scored already; set oracle_masks or "
+            "masks_from, not both"
+        )
+    classified = {
+        "grounding": options.grounding,
+        "sweep": options.sweep is not None,
+        "input_sizes": bool(options.input_sizes),
+    }
+    for name, asked in classified.items():
+        if asked and options.oracle_classes is not None:
+            raise RecipeError(
+                f"[evaluate] {name}: is about the recipe's classification, and oracle_classes "
+                "takes its place; set one of the two"
+            )
 
 
 def scored_tasks(kind: str, tasks: Sequence[Task]) -> tuple[Task, ...]:
@@ -175,8 +207,7 @@ def _score_image(
 ) -> None:
     sample, proposals, held_out = image.sample, image.proposals, image.held_out
     tasks = [task for task in TASKS if getattr(scores, task) is not None]
-    seen = segmenter.seen(vocabulary)
-    probabilities = segmenter.classification.combine(image.logits, seen=seen)
+    probabilities = _probabilities(segmenter, image, vocabulary, options)
     result = segmenter.infer(image.encoded, probabilities, proposals, vocabulary, tasks=tasks)
     scores.update(result, sample)
     if not options.oracle_masks:
@@ -184,7 +215,7 @@ def _score_image(
         scores.update_recall(masks.cpu(), sample)
     counted = ~sample.is_crowd
     if options.mask_accuracy and counted.any():
-        if not options.oracle_masks:
+        if not options.oracle_masks or options.oracle_classes is not None:
             _, probabilities = segmenter.classify(image.framed, image.given, vocabulary)
         found = probabilities.argmax(-1).cpu()
         _count(scores, "mask_accuracy", found, sample.labels[counted], held_out[counted])
@@ -192,6 +223,21 @@ def _score_image(
     if options.crop_accuracy and counted.any():
         found = _name_crops(segmenter, sample, counted, vocabulary, options)
         _count(scores, "crop_accuracy", found, sample.labels[counted], held_out[counted])
+
+
+def _probabilities(
+    segmenter: Segmenter, image: ScoredImage, vocabulary: Vocabulary, options: EvaluateOptions
+) -> Tensor:
+    if options.oracle_classes is None:
+        seen = segmenter.seen(vocabulary)
+        return segmenter.classification.combine(image.logits, seen=seen)
+    return oracle_scores(
+        image.encoded.mask_logits.float(),
+        image.proposals.frame,
+        image.sample,
+        classes=len(vocabulary),
+        kind=options.oracle_classes,
+    )
 
 
 def _name_crops(

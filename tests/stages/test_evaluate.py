@@ -131,6 +131,14 @@ class Distracted(Oracle):
         return Proposals(given.mask_logits.repeat(2, 1, 1), given.frame, scores)
 
 
+class Mislabelled(Oracle):
+    """The annotated masks, every one with another class's embedding."""
+
+    def encode(self, framed: FramedImage, proposals: Proposals) -> EncodedMasks:
+        rows = torch.eye(len(self.dataset.vocabulary))[(self.labels + 1) % 28]
+        return EncodedMasks(rows, proposals.mask_logits, torch.ones(len(rows)).bool())
+
+
 def oracle_segmenter(
     dataset: CocoDataset, oracle: Oracle | None = None, *, object_score: bool = True
 ) -> Segmenter:
@@ -181,6 +189,43 @@ def test_a_run_is_scored_and_the_results_are_written(
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows][:2] == ["ball", "wheel"]
     assert run.manifest()[-1]["stage"] == "evaluate"
+
+
+def test_oracle_classes_score_what_the_proposals_are_worth(shapes: Path) -> None:
+    """Annotated masks as proposals, that a text tower without any meaning would name."""
+    dataset = CocoDataset(shapes, "test")
+    segmenter = oracle_segmenter(dataset, Mislabelled(dataset))
+    figures = {}
+    for oracle in (None, "iou", "label"):
+        segmenter.proposer.position = 0
+        options = EvaluateOptions(crop_accuracy=False, oracle_classes=oracle)
+        results, _ = score(segmenter, dataset, dataset.vocabulary, options).compute()
+        figures[oracle] = results["panoptic"]["all"]["pq"], results["semantic"]["all"]["miou"]
+        assert results["mask_accuracy"]["all"] == 0.0  # which is still CLIP's
+    assert figures == {None: (0.0, 0.0), "iou": (1.0, 1.0), "label": (1.0, 1.0)}
+
+
+@pytest.mark.parametrize("option", [{"grounding": True}, {"sweep": {}}, {"input_sizes": [32]}])
+def test_oracle_classes_leave_nothing_to_compare_classifiers_by(
+    run: Run, shapes: Path, option: dict
+) -> None:
+    settings = settings_of(run, shapes, evaluate={"oracle_classes": "iou", **option})
+    with pytest.raises(RecipeError, match=rf"\[evaluate\] {next(iter(option))}: is about the"):
+        evaluate(settings)
+
+
+def test_oracle_classes_and_sensitivity_are_written_beside_the_ordinary_results(
+    run: Run, shapes: Path
+) -> None:
+    options = {"images": 2, "crop_accuracy": False, "sensitivity": True}
+    plain = evaluate(settings_of(run, shapes, evaluate=options))
+    bound = evaluate(settings_of(run, shapes, evaluate={**options, "oracle_classes": "iou"}))
+    assert [e.folder.name for e in (plain, bound)] == ["teacher-base", "teacher-oracle_iou"]
+    assert bound.results["semantic"]["all"]["miou"] > plain.results["semantic"]["all"]["miou"]
+    shares = plain.results["sensitivity"]
+    assert shares == bound.results["sensitivity"]
+    assert shares["all"]["masks"] == shares["base"]["masks"] + shares["novel"]["masks"] > 0
+    assert "one of the two above it" in [row[0] for row in results_table(plain.results)]
 
 
 def test_the_table_has_a_column_a_group_in_percent() -> None:
