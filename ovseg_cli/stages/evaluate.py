@@ -85,7 +85,7 @@ def evaluate(
         sweep: also score FC-CLIP's settings of the ensemble where the recipe names no others.
 
     Raises:
-        RunError: the run directory lacks an artifact.
+        RunError: the run directory lacks an artifact, or another process writes there.
         UsageError: the recipe names no such target, or a split is given with it.
         RecipeError: an option that cannot be used.
         InputError: the dataset cannot be read.
@@ -109,6 +109,8 @@ def evaluate(
     masks = "ground_truth" if given is None else given.name
     name = name or _default_name(artifacts, masks, options.oracle_classes)
     beside = beside_of(segmenter, vocabulary, options, kind=dataset.kind, settings=settings)
+    with settings.run.lock():
+        pass  # whoever writes there is met before the images, and not when results are recorded
     start = time.monotonic()
     scores = score(segmenter, dataset, vocabulary, options, beside=beside.updates())
     results, per_class = scores.compute()

@@ -18,7 +18,7 @@ from ovseg_cli.clip.small import build_small_clip
 from ovseg_cli.datasets.class_lists import Part
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.datasets.framing import FramingOptions
-from ovseg_cli.errors import InputError, OvsegError, RecipeError
+from ovseg_cli.errors import InputError, OvsegError, RecipeError, RunError
 from ovseg_cli.metrics.class_groups import class_groups, group_means
 from ovseg_cli.proposers import PROPOSERS
 from ovseg_cli.recipe import Recipe
@@ -273,6 +273,18 @@ def test_an_evaluation_that_is_stopped_writes_nothing(
         evaluate(settings_of(run, shapes))
     assert not (run.path / "evaluation").exists()
     assert not (run.path / ".lock").exists()
+    assert run.manifest() == []
+
+
+def test_a_run_that_another_process_writes_to_is_refused_before_any_image(
+    run: Run, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unexpected(self: CocoDataset, index: int) -> Sample:
+        raise AssertionError(f"image {index} was read")
+
+    monkeypatch.setattr(CocoDataset, "__getitem__", unexpected)
+    with run.lock(), pytest.raises(RunError, match="is writing there; wait for it"):
+        evaluate(settings_of(run, shapes))
     assert run.manifest() == []
 
 
