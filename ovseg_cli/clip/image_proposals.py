@@ -61,8 +61,9 @@ class MaskReadingTransformer:
     def read(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B L C"]:
         """Class token and patches as they enter the start layer."""
         side = self.grid(pixels.shape[-1])
+        whole = side * self.visual.patch_size[0]
         positions = stretched_positions(self.visual.positional_embedding, side)
-        tokens = image_tokens(self.visual, pixels, positions)
+        tokens = image_tokens(self.visual, pixels[..., :whole, :whole], positions)
         for block in self.first:
             tokens = one_layer(block, tokens, class_token_alone=False)
         return tokens
@@ -178,7 +179,8 @@ def stretched_positions(table: Float[Tensor, "L0 C"], side: int) -> Float[Tensor
     if side == trained:
         return table
     grid = table[1:].T.unflatten(1, (trained, trained))[None]
-    grid = F.interpolate(grid.float(), (side, side), mode="bicubic", align_corners=True)
+    grid = grid.to(torch.promote_types(grid.dtype, torch.float32))
+    grid = F.interpolate(grid, (side, side), mode="bicubic", align_corners=True)
     return torch.cat([table[:1], grid[0].flatten(1).T.to(table.dtype)])
 
 
