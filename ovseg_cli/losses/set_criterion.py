@@ -20,6 +20,7 @@ from .masks import binary_cross_entropy, dice_loss, sampled
 from .matching import matched, matching_cost
 from .points import Points, RandomPoints
 
+Normaliser = Literal["global", "process"]
 SMALLEST_COUNT = 1e-6  # a weighted mean over nothing is 0, not NaN
 
 
@@ -78,7 +79,7 @@ class SetCriterion:
     points: int = 12544
     oversample: float = 3.0
     importance: float = 0.75
-    normaliser: Literal["global", "process"] = "global"
+    normaliser: Normaliser = "global"
     class_losses: Literal["every", "last"] = "every"
 
     def __call__(
@@ -157,7 +158,14 @@ class SetCriterion:
             where = points.for_matching()
             matches = self.matches(class_logits, mask_logits, targets, where, counts=counts)
             return {
-                "class": self._class_loss(class_logits, targets, matches, counts),
+                "class": class_loss(
+                    class_logits,
+                    targets,
+                    matches,
+                    no_object_weight=self.no_object_weight,
+                    normaliser=self.normaliser,
+                    counts=counts,
+                ),
                 **self._mask_losses(mask_logits, targets, matches, points),
             }
 
@@ -184,18 +192,11 @@ class SetCriterion:
         with torch.autocast(mask_logits.device.type, enabled=False):
             class_logits, mask_logits = class_logits.float(), mask_logits.float()
             costs = self.costs(class_logits, mask_logits, targets, points).cpu()
-        pairs = [
-            matched(cost[:count, : len(target.labels)])
+        of_images = [
+            cost[:count, : len(target.labels)]
             for cost, target, count in zip(costs, targets, counts, strict=True)
         ]
-        found = tuple(len(queries) for queries, _ in pairs)
-        device = mask_logits.device
-        return Matches(
-            images=torch.arange(len(pairs)).repeat_interleave(torch.tensor(found)).to(device),
-            queries=torch.cat([queries for queries, _ in pairs]).to(device),
-            annotations=torch.cat([annotations for _, annotations in pairs]).to(device),
-            counts=found,
-        )
+        return matched_pairs(of_images, device=mask_logits.device)
 
     def costs(
         self,
@@ -237,28 +238,6 @@ class SetCriterion:
             device=device,
         )
 
-    def _class_loss(
-        self,
-        class_logits: Tensor,
-        targets: Sequence[MaskTargets],
-        matches: Matches,
-        counts: Sequence[int],
-    ) -> Tensor:
-        no_object = class_logits.shape[-1] - 1
-        labels = torch.full(class_logits.shape[:2], no_object, device=class_logits.device)
-        labels[matches.images, matches.queries] = _of_matches(
-            [target.labels for target in targets], matches
-        )
-        weights = torch.ones_like(labels, dtype=torch.float32)
-        weights[labels == no_object] = self.no_object_weight
-        for image, queries in enumerate(counts):
-            weights[image, queries:] = 0
-        losses = F.cross_entropy(class_logits.transpose(1, 2), labels, reduction="none")
-        total, count = (losses * weights).sum(), weights.sum()
-        if self.normaliser == "process":
-            return total / count.clamp(min=SMALLEST_COUNT)
-        return total * world_size() / global_sum(count).clamp(min=SMALLEST_COUNT)
-
     def _mask_losses(
         self,
         mask_logits: Tensor,
@@ -266,10 +245,7 @@ class SetCriterion:
         matches: Matches,
         points: Points,
     ) -> dict[str, Tensor]:
-        annotated = sum(len(target.labels) for target in targets)
-        count = global_sum(mask_logits.new_tensor(float(annotated))).clamp(min=1)
-        if self.normaliser == "process":
-            count = count.clamp(min=world_size())
+        count = annotated_count(targets, self.normaliser, like=mask_logits)
         logits = mask_logits[matches.images, matches.queries]
         masks = _of_matches([target.masks for target in targets], matches)
         if not len(logits):
@@ -283,6 +259,73 @@ class SetCriterion:
             "mask": binary_cross_entropy(predicted, inside).sum() * share,
             "dice": dice_loss(predicted, inside).sum() * share,
         }
+
+
+def matched_pairs(costs: Sequence[Float[Tensor, "Q _"]], *, device: torch.device) -> Matches:
+    """The cheapest one-to-one assignment of every image.
+
+    Args:
+        costs: (Q, M) of each pair, one an image.
+        device: where the indices are wanted.
+    """
+    pairs = [matched(cost) for cost in costs]
+    found = tuple(len(queries) for queries, _ in pairs)
+    return Matches(
+        images=torch.arange(len(pairs)).repeat_interleave(torch.tensor(found)).to(device),
+        queries=torch.cat([queries for queries, _ in pairs]).to(device),
+        annotations=torch.cat([annotations for _, annotations in pairs]).to(device),
+        counts=found,
+    )
+
+
+def class_loss(
+    class_logits: Float[Tensor, "B Q K"],
+    targets: Sequence[MaskTargets],
+    matches: Matches,
+    *,
+    no_object_weight: float,
+    normaliser: Normaliser,
+    counts: Sequence[int] | None = None,
+) -> Float[Tensor, ""]:
+    """Cross-entropy with the matched annotation's class, or with no object: a weighted mean.
+
+    Args:
+        class_logits: (B, Q, K) the last is no object.
+        targets: the annotations of each image.
+        matches: which query has which.
+        no_object_weight: weight of unmatched queries.
+        normaliser: `global` sums of all processes, or each `process`'s mean.
+        counts: queries of each image, the others being padding; None for all Q.
+    """
+    no_object = class_logits.shape[-1] - 1
+    labels = torch.full(class_logits.shape[:2], no_object, device=class_logits.device)
+    labels[matches.images, matches.queries] = _of_matches(
+        [target.labels for target in targets], matches
+    )
+    weights = torch.ones_like(labels, dtype=torch.float32)
+    weights[labels == no_object] = no_object_weight
+    for image, queries in enumerate(counts or ()):
+        weights[image, queries:] = 0
+    losses = F.cross_entropy(class_logits.transpose(1, 2), labels, reduction="none")
+    total, count = (losses * weights).sum(), weights.sum()
+    if normaliser == "process":
+        return total / count.clamp(min=SMALLEST_COUNT)
+    return total * world_size() / global_sum(count).clamp(min=SMALLEST_COUNT)
+
+
+def annotated_count(
+    targets: Sequence[MaskTargets], normaliser: Normaliser, *, like: Tensor
+) -> Float[Tensor, ""]:
+    """What mask losses are divided by: the annotations of all processes, at least 1.
+
+    Args:
+        targets: the annotations of each image of this process.
+        normaliser: `global`, or at least one a `process`.
+        like: a tensor of the device wanted.
+    """
+    annotated = sum(len(target.labels) for target in targets)
+    count = global_sum(like.new_tensor(float(annotated))).clamp(min=1)
+    return count.clamp(min=world_size()) if normaliser == "process" else count
 
 
 def _of_matches(annotations: Sequence[Tensor], matches: Matches) -> Tensor:

@@ -6,11 +6,14 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from ..structures import FramedImage, Proposals
-from . import mask_rcnn
+from ..structures import FramedImage, Proposals, TextEmbeddings
+from . import freeseg, mask_rcnn, maskformer
+from .folder import FolderMasks
+from .freeseg import FreeSeg
 from .ground_truth import ground_truth_proposals
 from .mask2former import ClipMask2Former, Mask2Former
 from .mask_rcnn import MaskRcnn
+from .maskformer import MaskFormer
 
 
 @runtime_checkable
@@ -35,26 +38,51 @@ class TrainableProposer(Proposer, Protocol):
         ...
 
 
-LearnedProposer = Mask2Former | ClipMask2Former | MaskRcnn
+@runtime_checkable
+class ReadsWords(Protocol):
+    """What finds masks of the classes that it is told, and is a proposer once it is told."""
+
+    def with_words(self, texts: TextEmbeddings) -> TrainableProposer:
+        """The proposer for one vocabulary.
+
+        Args:
+            texts: of its classes, from the CLIP of the proposer's training.
+        """
+        ...
+
+
+LearnedProposer = Mask2Former | ClipMask2Former | MaskFormer | FreeSeg | MaskRcnn
 PROPOSERS: dict[str, Callable[..., LearnedProposer]] = {
     "mask2former": Mask2Former,
     "clip_mask2former": ClipMask2Former,
+    "maskformer": MaskFormer,
+    "freeseg": FreeSeg,
     "mask_rcnn": MaskRcnn,
 }
 FREE_OPTIONS: dict[str, tuple[str, ...]] = {  # those that weights do not depend on
     "mask2former": (),
     "clip_mask2former": (),
+    "maskformer": maskformer.FREE_OPTIONS,
+    "freeseg": freeseg.FREE_OPTIONS,
     "mask_rcnn": mask_rcnn.FREE_OPTIONS,
+}
+READY_PROPOSERS: dict[str, Callable[..., Proposer]] = {  # without weights in a run directory
+    "folder": FolderMasks,
 }
 
 __all__ = [
     "FREE_OPTIONS",
     "PROPOSERS",
+    "READY_PROPOSERS",
     "ClipMask2Former",
+    "FolderMasks",
+    "FreeSeg",
     "LearnedProposer",
     "Mask2Former",
+    "MaskFormer",
     "MaskRcnn",
     "Proposer",
+    "ReadsWords",
     "TrainableProposer",
     "ground_truth_proposals",
 ]

@@ -6,12 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ovseg_cli.losses.set_criterion import MaskTargets, seed_of
-from ovseg_cli.proposers import ClipMask2Former, Mask2Former, MaskRcnn
+from ovseg_cli.losses.full_masks import FullMaskCriterion
+from ovseg_cli.losses.set_criterion import MaskTargets, SetCriterion, seed_of
+from ovseg_cli.proposers import ClipMask2Former, FreeSeg, Mask2Former, MaskFormer, MaskRcnn
 from ovseg_cli.proposers.mask_rcnn import AnnotatedMasks
 from ovseg_cli.stages.proposal_examples import Batch
 from ovseg_cli.stages.proposal_options import TrainProposalsOptions
 from ovseg_cli.structures import TextEmbeddings
+
+Criterion = SetCriterion | FullMaskCriterion
 
 
 def proposal_losses(
@@ -42,22 +45,11 @@ def proposal_losses(
         labels=tuple(labels.to(device) for labels in batch.labels),
     )
     proposer = module.module if isinstance(module, DistributedDataParallel) else module
-    if isinstance(proposer, ClipMask2Former):
-        return _class_losses(module, here, options, seed, step, texts)
+    if texts is not None:
+        predictions, targets = module(here.images, texts), _targets(here, here.labels)
+        criterion = CRITERIA[type(proposer)](options)
+        return criterion(predictions, targets, seed=seed, step=step)
     return LOSSES[type(proposer)](module, here, options, seed, step)
-
-
-def _class_losses(
-    module: nn.Module,
-    batch: Batch,
-    options: TrainProposalsOptions,
-    seed: int,
-    step: int,
-    texts: TextEmbeddings | None,
-) -> dict[str, Tensor]:
-    predictions = module(batch.images, texts)
-    targets = _targets(batch, batch.labels)
-    return options.criterion()(predictions, targets, seed=seed, step=step)
 
 
 def _object_losses(
@@ -86,6 +78,11 @@ def _region_losses(
     return losses
 
 
+CRITERIA: dict[type[nn.Module], Callable[[TrainProposalsOptions], Criterion]] = {
+    ClipMask2Former: TrainProposalsOptions.criterion,
+    FreeSeg: TrainProposalsOptions.full_mask_criterion,
+    MaskFormer: TrainProposalsOptions.full_mask_criterion,
+}
 LOSSES: dict[type[nn.Module], Callable[..., dict[str, Tensor]]] = {
     Mask2Former: _object_losses,
     MaskRcnn: _region_losses,

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import nn
 
 from ovseg_cli.device import Precision
+from ovseg_cli.losses.full_masks import FullMaskCriterion
 from ovseg_cli.losses.set_criterion import SetCriterion
 from ovseg_cli.recipe import Share
 from ovseg_cli.training.loop import LoopOptions
@@ -21,8 +22,8 @@ TEACHER = "teacher"
 class TrainProposalsOptions:
     """How to train; the defaults are Mask2Former's, as MasQCLIP's and FC-CLIP's are trained.
 
-    From `class_weight` on, all but `cached_images` are of Mask2Former's loss alone; Mask R-CNN's
-    losses all weigh 1.
+    From `class_weight` on, all but `cached_images` are of Mask2Former's and MaskFormer's losses
+    alone; Mask R-CNN's losses all weigh 1. MaskFormer compares whole masks, at no points.
 
     Attributes:
         name: of the proposals that are made.
@@ -42,7 +43,7 @@ class TrainProposalsOptions:
         warmup: steps of linear warm-up.
         gradient_clip: largest norm of the whole gradient; 0 is no clipping.
         class_weight: weight of the class loss, and of the class in matching.
-        mask_weight: weight of the masks' cross-entropy, in both.
+        mask_weight: weight of the masks' cross-entropy (MaskFormer's: of the focal loss), in both.
         dice_weight: weight of the dice loss, in both.
         no_object_weight: weight of unmatched queries in the class loss.
         points: points at which a mask is compared.
@@ -78,7 +79,7 @@ class TrainProposalsOptions:
     cached_images: NonNegativeInt = 0
 
     def criterion(self) -> SetCriterion:
-        """The loss's share of the options."""
+        """Mask2Former's loss with the options' weights and points."""
         return SetCriterion(
             class_weight=self.class_weight,
             mask_weight=self.mask_weight,
@@ -87,6 +88,16 @@ class TrainProposalsOptions:
             points=self.points,
             oversample=self.oversample,
             importance=self.importance,
+            normaliser=self.normaliser,
+        )
+
+    def full_mask_criterion(self) -> FullMaskCriterion:
+        """MaskFormer's loss with the options' weights."""
+        return FullMaskCriterion(
+            class_weight=self.class_weight,
+            mask_weight=self.mask_weight,
+            dice_weight=self.dice_weight,
+            no_object_weight=self.no_object_weight,
             normaliser=self.normaliser,
         )
 
