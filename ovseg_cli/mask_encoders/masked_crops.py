@@ -4,8 +4,9 @@ OVSeg (Liang et al., CVPR 2023), section 3: the box of a mask, CLIP's mean colou
 CLIP's image tower as published, tuned, or with mask prompts. MaskCLIP's "CLIP baseline" (Ding et
 al., ICML 2023, section 4.3), whose code is not released: the whole image, black around the mask.
 The three ways that are compared in Xu et al. (ECCV 2022, "a simple baseline") are "mask" (region
-image), "crop" (region box, fill none) and both. Differs: padding is cut off first; an empty mask is
-marked invalid, where a black image would get a class; one mask and none work as any other number.
+image, fill mean), "crop" (region box, fill none) and both at once (region box, fill mean). Differs:
+padding is cut off first; an empty mask is marked invalid, where a black image would get a class;
+one mask and none work as any other number.
 """
 
 import copy
@@ -56,8 +57,8 @@ class MaskedCrops(nn.Module):
             them as they are.
         least_score: proposals of a lower object score, or with a higher share of void than one
             less this, are not looked at, and invalid; see `Segmenter.encode`.
-        same_above: masks that overlap an earlier one by a higher IoU share its embedding; None
-            looks at every mask.
+        same_above: masks that overlap one of a higher object score by a higher IoU share its
+            embedding; None looks at every mask.
         batch_size: masks at a time; it changes memory and nothing else.
         seed: of the prompts' random beginning.
 
@@ -122,7 +123,8 @@ class MaskedCrops(nn.Module):
         mask_logits = proposals.mask_logits.to(device)
         embeddings = torch.zeros(len(mask_logits), self.clip.embedding_dim, device=device)
         valid = torch.zeros(len(embeddings), dtype=torch.bool, device=device)
-        wanted = (proposals.scores.to(device) >= self.least_score).nonzero()[:, 0]
+        scores, ranked = proposals.scores.to(device).sort(descending=True, stable=True)
+        wanted = ranked[scores >= self.least_score]
         standing = self._stand_ins(mask_logits[wanted])
         for rows in wanted[standing.unique()].split(self._at_once(framed.frame)):
             masks = self._masks(mask_logits[rows], framed.frame)
@@ -161,9 +163,11 @@ class MaskedCrops(nn.Module):
         return _grown(boxes_of(masks), self.expand, (height, width))
 
     def train(self, mode: bool = True) -> "MaskedCrops":
-        """Training mode for what is tuned; the CLIP stays in evaluation mode."""
+        """The mode of all but the towers, which keep CLIP's statistics and drop nothing."""
         super().train(mode)
         self.clip.eval()
+        if self.visual is not None:
+            self.visual.eval()
         return self
 
     def load_tower(self, tensors: Mapping[str, Tensor], *, source: str) -> None:

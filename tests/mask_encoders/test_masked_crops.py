@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tiny_clip import tiny_clip
 from tiny_towers import tiny_resnet
 from torch import Tensor
+from torch.nn import functional as F
 
 from ovseg_cli.errors import CheckpointError, RecipeError
 from ovseg_cli.mask_encoders.masked_crops import MaskedCrops, boxes_of
@@ -206,6 +207,30 @@ def test_masks_that_are_nearly_the_same_share_an_embedding(framed: FramedImage) 
     torch.testing.assert_close(shared.embeddings[:2], alone.embeddings[:2])
     apart = MaskedCrops(CLIP, same_above=0.94).encode(framed, proposals(masks))
     torch.testing.assert_close(apart.embeddings, alone.embeddings)
+
+
+def test_of_masks_that_are_nearly_the_same_the_best_one_is_looked_at(framed: FramedImage) -> None:
+    masks = some_masks()[[0, 0, 0]].clone()
+    masks[0, 19], masks[2, 18:] = False, False
+    ranked = replace(proposals(masks), scores=torch.tensor([0.2, 0.9, 0.5]))
+    alone = MaskedCrops(CLIP).encode(framed, ranked).embeddings
+    shared = MaskedCrops(CLIP, same_above=0.8).encode(framed, ranked).embeddings
+    torch.testing.assert_close(shared, alone[[1, 1, 1]])
+
+
+def test_the_three_published_ways_show_mask_box_or_both(framed: FramedImage) -> None:
+    masks = torch.zeros(1, 64, 64, dtype=torch.bool)
+    masks[0, 16:48, 16:48] = torch.eye(32, dtype=torch.bool)  # its box is of CLIP's size
+    image, mean = framed.pixels, CLIP.mean * 255
+    shown = {
+        way: MaskedCrops(CLIP, region=way[0], fill=way[1]).crops(image, masks).pixels[0]
+        for way in (("image", "mean"), ("box", "none"), ("box", "mean"))
+    }
+    box, inside = image[:, 16:48, 16:48], masks[0, 16:48, 16:48]
+    torch.testing.assert_close(shown["box", "none"], box)
+    torch.testing.assert_close(shown["box", "mean"], torch.where(inside, box, mean))
+    whole = F.interpolate(torch.where(masks, image, mean)[None], 32, mode="bicubic")[0]
+    torch.testing.assert_close(shown["image", "mean"], whole, atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
