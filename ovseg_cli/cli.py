@@ -409,6 +409,40 @@ def make_dataset(
     _show_figures(f"{folder}", dict(counts), as_json)
 
 
+@datasets_app.command("from-maps")
+def convert_maps(
+    root: Annotated[Path, typer.Argument(help="Dataset's folder; all others are below it.")],
+    maps: Annotated[str, typer.Option("--maps", help="Folder of the label maps.")],
+    classes: Annotated[str, typer.Option("--classes", help="Built-in list, by its ids.")],
+    split: Annotated[str, typer.Option("--split", help="The split's name.")] = "train",
+    images: Annotated[
+        str | None, typer.Option("--images", help="Folder of the images; default: the split's.")
+    ] = None,
+    names: Annotated[
+        str | None, typer.Option("--names", help="File of the names to read; default: every map.")
+    ] = None,
+    values: Annotated[
+        str, typer.Option("--values", help="What a pixel is: index, id or id_from_zero.")
+    ] = "index",
+    unseen: Annotated[
+        str | None, typer.Option("--unseen", help="Classes to leave out of training, or @FILE.")
+    ] = None,
+    rare: Annotated[
+        int | None, typer.Option("--rare", help="Instead: those in at most so many images.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make COCO's panoptic annotations of label maps, with seen and unseen classes."""
+    from .recipe import build
+    from .stages.convert_maps import LabelMaps
+    from .stages.convert_maps import convert_maps as stage
+
+    given = {"maps": maps, "classes": classes, "images": images, "names": names}
+    given |= {"values": values, "unseen": unseen, "rare": rare}
+    figures = stage(root, split, build("from-maps", given, LabelMaps))
+    _show_figures(f"{root}: {split}", figures, as_json)
+
+
 @models_app.command("pull")
 def pull_model(
     name: Annotated[str, typer.Argument(help="nltk, the data of NLTK's English tagger.")],

@@ -1,13 +1,17 @@
 """Semantic datasets: a folder of images, and a folder of label maps of the same names.
 
 ADE20K's 847 classes (16 bit TIFF) and PASCAL Context's 59 (PNG) and 459 (16 bit TIFF), prepared as
-MasQCLIP and MaskCLIP expect them: a pixel is its class's index, 255 or 65535 is void.
+MasQCLIP and MaskCLIP expect them: a pixel is its class's index, 255 or 65535 is void. COCO-Stuff
+and PASCAL VOC as they are published: a pixel is its class's id, or that less one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from ovseg_cli.datasets.annotated_masks import read_label_map, read_rgb
 from ovseg_cli.errors import InputError
@@ -15,6 +19,21 @@ from ovseg_cli.structures import Sample, Vocabulary
 
 MAP_SUFFIXES = (".png", ".tif", ".tiff")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+Values = Literal["index", "id", "id_from_zero"]
+
+
+def pixel_values(values: Values, ids: Sequence[int]) -> tuple[int, ...] | None:
+    """What stands for each class in a label map; None for its index.
+
+    Args:
+        values: `index`; `id`, the class's own (PASCAL VOC, whose 0 is void then); or `id_from_zero`
+            for ids that count from 1, less one (COCO-Stuff).
+        ids: one a class.
+    """
+    if values == "index":
+        return None
+    return tuple(ids) if values == "id" else tuple(number - 1 for number in ids)
 
 
 class SemanticMaps:
@@ -31,6 +50,7 @@ class SemanticMaps:
         images: str,
         maps: str,
         file: str | None = None,
+        values: Sequence[int] | None = None,
     ) -> None:
         """Finds the label maps and their images.
 
@@ -42,10 +62,16 @@ class SemanticMaps:
             maps: the folder of the label maps below the root.
             file: a text file below the root with the names to read, a line each, with or without
                 an ending; None for every map.
+            values: of the pixels of each class, 0 to 65534, every other value is void; None for the
+                class's index, every other value but void's is an error.
 
         Raises:
             InputError: a folder, file, map or image is missing.
         """
+        self._class_of: Tensor | None = None
+        if values is not None:
+            self._class_of = torch.full((1 << 16,), -1)
+            self._class_of[torch.tensor(values)] = torch.arange(len(values))
         self.root, self.split, self.vocabulary = Path(root), split, vocabulary
         self._images, self._maps = self.root / images, self.root / maps
         for folder, content in ((self._images, "images"), (self._maps, "label maps")):
@@ -74,13 +100,7 @@ class SemanticMaps:
         Raises:
             InputError: image or map cannot be read, or a pixel is of no class.
         """
-        path, map_path = self._files[index]
-        label_map = read_label_map(map_path)
-        if int(label_map.max()) >= len(self.vocabulary):
-            raise InputError(
-                f"{map_path}: value {int(label_map.max())}, but there are {len(self.vocabulary)} "
-                "classes, from 0; prepare the maps for this class list"
-            )
+        path, label_map = self.image_path(index), self.label_map(index)
         labels = label_map.unique()
         labels = labels[labels >= 0]
         return Sample(
@@ -91,6 +111,27 @@ class SemanticMaps:
             labels=labels,
             is_crowd=torch.zeros(len(labels), dtype=torch.bool),
         )
+
+    def image_path(self, index: int) -> Path:
+        """The image's file."""
+        return self._files[index][0]
+
+    def label_map(self, index: int) -> Int[Tensor, "H W"]:
+        """The class index of every pixel, -1 is void; the image is not read.
+
+        Raises:
+            InputError: the map cannot be read, or a pixel is of no class.
+        """
+        path = self._files[index][1]
+        found = read_label_map(path)
+        if self._class_of is not None:
+            return torch.where(found < 0, -1, self._class_of[found.clamp(min=0)])
+        if int(found.max()) >= len(self.vocabulary):
+            raise InputError(
+                f"{path}: value {int(found.max())}, but there are {len(self.vocabulary)} "
+                "classes, from 0; prepare the maps for this class list"
+            )
+        return found
 
 
 def _stems(folder: Path) -> list[str]:

@@ -60,7 +60,8 @@ class Sensitivity:
         proposals = ground_truth_proposals(versions, image.framed.frame)
         _, probabilities = self.segmenter.classify(image.framed, proposals, self.vocabulary)
         scores = probabilities.cpu().gather(1, versions.labels[:, None])[:, 0]
-        self.metric.update(*scores.chunk(3), labels)
+        good, half, background = scores.chunk(3)
+        self.metric.update(good, half, background, labels)
 
     def compute(self) -> Results:
         """Shares of the masks by group of classes, 0 to 1, None without any."""

@@ -59,6 +59,7 @@ class DatasetOptions:
         classes: a built-in vocabulary with the dataset's category ids, such as `coco_48_17`: other
             categories are left out, words and seen classes are the vocabulary's; None for the
             dataset's own categories and names.
+        images: the image folder below the root, where it is not the split's name.
     """
 
     root: str
@@ -67,6 +68,7 @@ class DatasetOptions:
     test: str = "test"
     annotations: Kind = "panoptic"
     classes: str | None = None
+    images: str | None = None
 
 
 @dataclass(frozen=True)
@@ -233,8 +235,14 @@ def dataset_of(
     """
     options, folder = dataset_options(settings), root or dataset_root(settings)
     classes = class_list(options.classes)
-    kind = options.annotations
-    return CocoDataset(folder, split, annotations=kind, class_list=classes, part=part)
+    return CocoDataset(
+        folder,
+        split,
+        annotations=options.annotations,
+        class_list=classes,
+        part=part,
+        images=options.images,
+    )
 
 
 def class_list(name: str | None) -> ClassList | None:

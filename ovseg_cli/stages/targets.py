@@ -7,12 +7,12 @@ from typing import Any, Literal
 from pydantic import PositiveInt
 
 from ovseg_cli.datasets.coco import CocoDataset
-from ovseg_cli.datasets.semantic_maps import SemanticMaps
+from ovseg_cli.datasets.semantic_maps import SemanticMaps, Values, pixel_values
 from ovseg_cli.errors import RecipeError, UsageError
 from ovseg_cli.inference import SemanticAt, Task
 from ovseg_cli.recipe import Recipe, Share, build
 from ovseg_cli.stages.session import Settings, class_list, data_folder
-from ovseg_cli.vocabulary import builtin_vocabulary
+from ovseg_cli.vocabulary import builtin_ids, builtin_vocabulary
 
 SECTION = "targets"
 OVERRIDES = {
@@ -40,6 +40,8 @@ class TargetOptions:
         file: the annotation file below the root, where it is not COCO's; of label maps a text file
             with the names to read.
         maps: the folder of the label maps below the root.
+        values: what a pixel of a label map is: its class's `index`; its `id` in the list `classes`,
+            as PASCAL VOC has it, other values being void; or the `id_from_zero`, as COCO-Stuff.
         labels: the words for the target's classes, in their order and in the syntax of `--labels`,
             such as @names.txt; None for the names of `classes` or of the annotation file.
         tasks: any of panoptic, semantic and instance.
@@ -57,6 +59,7 @@ class TargetOptions:
     images: str | None = None
     file: str | None = None
     maps: str | None = None
+    values: Values = "index"
     labels: str | None = None
     tasks: tuple[Task, ...] = ()
     short_side: PositiveInt | None = None
@@ -131,6 +134,7 @@ def target_dataset(settings: Settings, name: str) -> CocoDataset | SemanticMaps:
             images=options.images or options.split,
             maps=str(options.maps),
             file=options.file,
+            values=pixel_values(options.values, builtin_ids(str(options.classes))),
         )
     return CocoDataset(
         root,
