@@ -8,6 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from ovseg_cli.checkpoints.plugged_tower import (
+    base_of,
+    clip_artifacts,
+    clip_section,
+    put_tower,
+    tower_name,
+)
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.loading import clip_from_artifact, load_open_clip, load_weights
 from ovseg_cli.errors import CheckpointError
@@ -23,17 +30,26 @@ TOWER = "dense."  # the tower that a proposer trained, by its names in the artif
 
 
 def clip_of(run: Run, recipe: Recipe) -> ClipEncoder:
-    """The recipe's CLIP: open_clip's, or the one that `train-clip` made.
+    """The recipe's CLIP: open_clip's, or the one that `train-clip` made, with a tuned tower or not.
 
     Args:
-        run: holds clip/base unless the recipe names open_clip.
+        run: holds clip/base unless the recipe names open_clip, and clip/<tower> if it names one.
         recipe: its section `clip`.
 
     Raises:
-        RunError: the run directory has no CLIP.
-        CheckpointError: weights that are damaged or of another model.
+        RunError: the run directory has no CLIP, or no such tower.
+        CheckpointError: weights that are damaged or of another model, or tuned for an earlier CLIP.
     """
-    section = recipe.section("clip")
+    clip, tower = _own_clip(run, clip_section(recipe)), tower_name(recipe)
+    if tower is not None:
+        tensors, _ = run.load_artifact("clip", tower)
+        source = str(run.artifact_path("clip", tower))
+        _check_same_clip(run, recipe, f"clip/{tower}", source, "tuned", "tune-clip")
+        put_tower(clip, tensors, source=source)
+    return clip
+
+
+def _own_clip(run: Run, section: dict[str, Any]) -> ClipEncoder:
     if section.get("name") == "open_clip":
         options = {key: value for key, value in section.items() if key != "name"}
         return build("clip", options, load_open_clip)
@@ -104,7 +120,7 @@ def proposer_of(
         _check_trained(model, section, source)
     parts = {}
     if takes_clip(target):
-        _check_same_clip(run, f"proposals/{name}", source, "trained", "train-proposals")
+        _check_same_clip(run, recipe, f"proposals/{name}", source, "trained", "train-proposals")
         parts["clip"] = clip or clip_of(run, recipe)
     proposer = build("proposer", options, target, **parts)
     load_weights(proposer, tensors, source=source)
@@ -116,11 +132,25 @@ def takes_clip(target: Callable[..., Any]) -> bool:
     return "clip" in inspect.signature(target).parameters
 
 
-def _check_same_clip(run: Run, artifact: str, source: str, made: str, command: str) -> None:
-    if "clip/base" in run.changed_inputs(artifact):
+def _check_same_clip(
+    run: Run, recipe: Recipe, artifact: str, source: str, made: str, command: str
+) -> None:
+    parts = [f"clip/{name}" for name in clip_artifacts(recipe)]
+    changed = [name for name in run.changed_inputs(artifact) if name in parts]
+    if changed:
         raise CheckpointError(
-            f"{source}: {made} for an earlier clip/base; make it for the new one with "
+            f"{source}: {made} for an earlier {changed[0]}; make it for the new one with "
             f"'ovseg {command} --run {run.path}'"
+        )
+
+
+def _check_base(model: dict[str, Any], recipe: Recipe, source: str) -> None:
+    then, now = model.get("base", "base"), base_of(recipe)
+    if then != now:
+        raise CheckpointError(
+            f"{source}: tuned on clip/{then}, but the recipe's CLIP is clip/{now}; set clip.tower "
+            "as it was, or name another artifact as artifacts.tuned and tune it with "
+            "'ovseg tune-clip'"
         )
 
 
@@ -214,9 +244,10 @@ def mask_encoder_of(
     encoder = build("mask_encoder", options, target, clip=clip, seed=recipe.seed)
     name = tuned_name(recipe, section)
     if name is not None and isinstance(encoder, TunedEncoder):
-        tensors, _ = run.load_artifact("clip", name)
+        tensors, model = run.load_artifact("clip", name)
         source = str(run.artifact_path("clip", name))
-        _check_same_clip(run, f"clip/{name}", source, "tuned", "tune-clip")
+        _check_same_clip(run, recipe, f"clip/{name}", source, "tuned", "tune-clip")
+        _check_base(model, recipe, source)
         encoder.load_tuned_tensors(tensors, source=source)
     if isinstance(encoder, MaskPooling) and section.get("tower") == "proposals":
         _load_trained_tower(run, recipe, encoder)
@@ -256,8 +287,7 @@ def artifacts_of(run: Run, recipe: Recipe, *, proposer: bool = True) -> tuple[st
         encoders.append(second)
     needs_proposals = proposer or any(e.get("tower") == "proposals" for e in encoders)
     names = [f"proposals/{proposals_name(run, recipe)}"] if needs_proposals else []
-    if recipe.section("clip").get("name") != "open_clip":
-        names.append("clip/base")
+    names += [f"clip/{name}" for name in clip_artifacts(recipe)]
     tuned = [tuned_name(recipe, encoder) for encoder in encoders]
     names += [f"clip/{name}" for name in tuned if name is not None]
     return tuple(dict.fromkeys(names))

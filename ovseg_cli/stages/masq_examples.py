@@ -214,11 +214,11 @@ def square(image: Tensor, size: int, mirrored: bool) -> Float[Tensor, "3 S S"]:
 def packed(bits: Bool[Tensor, "N P"]) -> UInt8[Tensor, "N _"]:
     """Bits, eight in a byte."""
     padded = F.pad(bits, (0, -bits.shape[1] % 8)).unflatten(1, (-1, 8))
-    packed: Tensor = (padded * (1 << torch.arange(8))).sum(-1)
-    return packed.to(torch.uint8)
+    rows: Tensor = (padded * (1 << torch.arange(8))).sum(-1)
+    return rows.to(torch.uint8)
 
 
-def unpacked(packed: UInt8[Tensor, "N _"], count: int) -> Bool[Tensor, "N P"]:
+def unpacked(rows: UInt8[Tensor, "N _"], count: int) -> Bool[Tensor, "N P"]:
     """What `packed` packed, `count` bits a row."""
-    bits = (packed[..., None].int() >> torch.arange(8)) & 1
+    bits = (rows[..., None].int() >> torch.arange(8)) & 1
     return bits.flatten(1)[:, :count].bool()

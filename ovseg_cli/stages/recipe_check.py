@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from ..checkpoints.plugged_tower import clip_section, tower_name
 from ..checkpoints.run_parts import ArtifactOptions
 from ..classification import Classification
 from ..clip.loading import load_open_clip
@@ -67,6 +68,9 @@ def check_recipe(recipe: Recipe) -> None:
             continue
         if section == "tune_clip":
             target, options = MODES[mode_of(recipe)].options, tuning_section(recipe)
+        elif section == "clip":
+            tower_name(recipe)
+            target, options = choose(section, clip_section(recipe), PARTS[section])
         elif section in PARTS:
             target, options = choose(section, options, PARTS[section])
         elif section in SCHEMAS:

@@ -7,6 +7,7 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from ovseg_cli.checkpoints.plugged_tower import clip_section
 from ovseg_cli.clip.encoder import OPENAI_MEAN, OPENAI_STD
 from ovseg_cli.clip.pair_encoder import PairEncoder, window_grid
 from ovseg_cli.clip.small import SMALL_CLIPS
@@ -160,7 +161,7 @@ def caption_losses(
 
 
 def _architecture(recipe: Recipe) -> dict[str, Any]:
-    section = {"name": "small", **recipe.section("clip")}
+    section = {"name": "small", **clip_section(recipe)}
     if section["name"] not in SMALL_CLIPS:
         trained = " or ".join(SMALL_CLIPS)
         raise RecipeError(f"[clip] name: train-clip trains {trained}, not {section['name']!r}")

@@ -101,6 +101,14 @@ class TrainingImages:
         order = torch.randperm(len(self.indices), generator=_generator(self.seed, epoch))
         return self.indices[int(order[place])]
 
+    def mirrored_at(self, position: int) -> bool:
+        """Whether the image at a position is mirrored.
+
+        Args:
+            position: decides the augmentation.
+        """
+        return bool(torch.rand((), generator=_generator(self.seed, position, 1)) < 0.5)
+
     def augmented(self, index: int, position: int) -> Sample:
         """An image as it is shown at a position.
 

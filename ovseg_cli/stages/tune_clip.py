@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ovseg_cli.checkpoints.plugged_tower import clip_artifacts, tower_name
 from ovseg_cli.checkpoints.run_parts import encoder_section, proposals_name, tuned_name
 from ovseg_cli.errors import RecipeError, UsageError
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import file_hash
+from ovseg_cli.stages.maft_options import MaftOptions
 from ovseg_cli.stages.masq_options import MasqOptions
 from ovseg_cli.stages.rma_options import RmaOptions
 from ovseg_cli.stages.session import (
@@ -18,6 +20,7 @@ from ovseg_cli.stages.session import (
     run_stage,
     train_split,
 )
+from ovseg_cli.stages.tune_maft import tune_maft
 from ovseg_cli.stages.tune_masq import tune_masq
 from ovseg_cli.stages.tune_rma import tune_rma
 
@@ -51,6 +54,7 @@ class Mode(NamedTuple):
 MODES: dict[str, Mode] = {
     "masq": Mode(tune_masq, MasqOptions, "mask_class_tokens"),
     "rma": Mode(tune_rma, RmaOptions, "relative_mask_attention"),
+    "maft": Mode(tune_maft, MaftOptions, "image_proposals"),
 }
 DEFAULT_MODE = "masq"
 
@@ -78,7 +82,7 @@ def tune_clip(settings: Settings, *, mode: str | None = None) -> Outcome:
             f"[mask_encoder]: this mode tunes {chosen.mask_encoder}, and the recipe has {found}; "
             "change the section or --mode"
         )
-    _check_free(artifact)
+    _check_free(artifact, settings.recipe)
     checkpoint_name = f"tune-clip-{artifact}"
     return run_stage(
         settings,
@@ -103,11 +107,11 @@ def mode_of(recipe: Recipe) -> str:
     return str(mode)
 
 
-def _check_free(artifact: str) -> None:
+def _check_free(artifact: str, recipe: Recipe) -> None:
     check_name("artifacts", artifact, option="tuned")
-    if artifact == "base":
+    if artifact in ("base", tower_name(recipe)):
         raise RecipeError(
-            "[artifacts] tuned: 'base' is the CLIP that is tuned; choose another name"
+            f"[artifacts] tuned: {artifact!r} is the CLIP that is tuned; choose another name"
         )
 
 
@@ -115,8 +119,9 @@ def _inputs(settings: Settings) -> dict[str, str]:
     """The artifacts and annotations that decide the result, with their hashes."""
     run, recipe = settings.run, settings.recipe
     artifacts = [("proposals", proposals_name(run, recipe))]
-    if recipe.section("clip").get("name") != "open_clip":
-        artifacts.append(("clip", "base"))
+    start = recipe.section("tune_clip").get("start")  # what some modes begin with
+    names = (*clip_artifacts(recipe), *([start] if isinstance(start, str) else []))
+    artifacts += [("clip", name) for name in names]
     hashes = {
         f"{kind}/{name}": file_hash(run.artifact_path(kind, name))
         for kind, name in artifacts

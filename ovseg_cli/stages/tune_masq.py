@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ovseg_cli.checkpoints.plugged_tower import base_of
 from ovseg_cli.checkpoints.run_parts import clip_of, proposer_of
 from ovseg_cli.classification import Classification
 from ovseg_cli.cosine_logits import class_logits
@@ -80,7 +81,7 @@ def tune_masq(
         tensors = tuned_share(beginning, tensors, options.tuned_share)
     if distributed.is_main():
         tuned = {"variant": encoder.variant, "init": encoder.init}
-        model = {"mode": "masq", "base": "base", "mask_encoder": tuned}
+        model = {"mode": "masq", "base": base_of(recipe), "mask_encoder": tuned}
         settings.run.save_artifact("clip", artifact, tensors, model)
     parameters = sum(value.numel() for value in tensors.values())
     return {

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ovseg_cli.checkpoints.plugged_tower import base_of
 from ovseg_cli.checkpoints.run_parts import clip_of, proposer_of
 from ovseg_cli.classification import Classification
 from ovseg_cli.cosine_logits import class_logits
@@ -82,7 +83,11 @@ def tune_rma(
     )
     tensors = encoder.tuned_tensors()
     if distributed.is_main():
-        model = {"mode": "rma", "base": "base", "mask_encoder": recipe.section("mask_encoder")}
+        model = {
+            "mode": "rma",
+            "base": base_of(recipe),
+            "mask_encoder": recipe.section("mask_encoder"),
+        }
         settings.run.save_artifact("clip", artifact, tensors, model)
     return {
         "seconds": round(result.seconds, 1),

@@ -1,0 +1,170 @@
+"""Mask-aware fine-tuning: CLIP's image tower learns to score a mask by how well it covers a class.
+
+MAFT (Jiao et al., NeurIPS 2023), section 3.3. Proposer, teacher and texts are frozen and, unlike
+in the released code, in evaluation mode; a batch of one image will do.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ovseg_cli.checkpoints.plugged_tower import base_of
+from ovseg_cli.checkpoints.run_parts import clip_of, proposer_of
+from ovseg_cli.classification import Classification
+from ovseg_cli.clip.encoder import ClipEncoder
+from ovseg_cli.clip.parameter_groups import freeze
+from ovseg_cli.cosine_logits import class_logits
+from ovseg_cli.errors import RecipeError
+from ovseg_cli.losses.mask_aware import mask_aware_loss, overlap_cross_entropy
+from ovseg_cli.losses.self_distillation import self_distillation_loss
+from ovseg_cli.mask_encoders.image_proposals import ImageProposals
+from ovseg_cli.recipe import build, choose
+from ovseg_cli.segmenter import VocabularyOptions
+from ovseg_cli.stages.maft_examples import Batch, MaftExamples
+from ovseg_cli.stages.maft_options import MaftOptions
+from ovseg_cli.stages.session import Settings, dataset_of, train_split, tuning_section
+from ovseg_cli.stages.training_images import check_shares, check_side
+from ovseg_cli.structures import TextEmbeddings
+from ovseg_cli.training import distributed
+from ovseg_cli.training.loop import fit
+from ovseg_cli.vocabulary.templates import TEMPLATES
+from ovseg_cli.vocabulary.text_embeddings import text_embeddings
+
+
+def tune_maft(
+    settings: Settings, artifact: str, checkpoint_name: str, fingerprint: str
+) -> dict[str, Any]:
+    """Mask-aware fine-tuning; saves clip/<artifact> and returns the figures to record.
+
+    Args:
+        settings: run directory, recipe, device.
+        artifact: the name to save it by.
+        checkpoint_name: of checkpoint and log.
+        fingerprint: of the settings, for the checkpoint.
+    """
+    recipe, device = settings.recipe, settings.device
+    options = build("tune_clip", tuning_section(recipe), MaftOptions)
+    classification = build("classification", recipe.section("classification"), Classification)
+    _check(options)
+    dataset = dataset_of(settings, train_split(settings), part="seen")
+    clip = clip_of(settings.run, recipe)
+    classification = classification.with_scale_of(clip.logit_scale)
+    encoder = _encoder(settings, options, clip=clip).to(device)
+    needs_proposals = options.masks == "proposals"
+    proposer = proposer_of(settings.run, recipe, device=device) if needs_proposals else None
+    examples = MaftExamples(dataset, proposer, encoder, options=options, seed=recipe.seed)
+    words = build("vocabulary", recipe.section("vocabulary"), VocabularyOptions)
+    texts = text_embeddings(
+        dataset.vocabulary, clip.encode_text, templates=TEMPLATES[words.templates]
+    ).to(device)
+    result = fit(
+        encoder,
+        batch_at=examples.batch_at,
+        losses_of=lambda module, batch, step: maft_losses(
+            module, batch, text_embeddings=texts, classification=classification, options=options
+        ),
+        optimizer=options.optimizer(encoder),
+        schedule=options.schedule(),
+        options=options.loop(settings.precision_or("fp32")),
+        run=settings.run,
+        stage=checkpoint_name,
+        fingerprint=fingerprint,
+        device=device,
+    )
+    if distributed.is_main():
+        model = {
+            "mode": "maft",
+            "base": base_of(recipe),
+            "mask_encoder": recipe.section("mask_encoder"),
+        }
+        settings.run.save_artifact("clip", artifact, encoder.tuned_tensors(), model)
+    return {
+        "seconds": round(result.seconds, 1),
+        "parameters": sum(p.numel() for p in encoder.parameters() if p.requires_grad),
+        "skipped": result.skipped,
+        "losses": result.losses,
+    }
+
+
+def maft_losses(
+    encoder: nn.Module,
+    batch: Batch,
+    *,
+    text_embeddings: TextEmbeddings,
+    classification: Classification,
+    options: MaftOptions,
+) -> dict[str, Tensor]:
+    """The weighted losses of the masks' scores and of the whole images', in float32.
+
+    Args:
+        encoder: an `ImageProposals`, wrapped or not.
+        batch: on any device, brought to the texts'.
+        text_embeddings: of the classes alone, without background; on the encoder's device.
+        classification: CLIP's temperature, and what becomes of a class's several texts.
+        options: the objective and the weights.
+    """
+    device = text_embeddings.embeddings.device
+    overlaps = [overlap.to(device) for overlap in batch.overlaps]
+    side = _grid(encoder)
+    masks = batch.visible.to(device).float().unflatten(2, (side, side))
+    of_masks, of_images = encoder(batch.images.to(device), masks)
+    with torch.autocast(device.type, enabled=False):
+        logits = _logits(of_masks, text_embeddings, classification)
+        if options.objective == "mask_aware":
+            loss = mask_aware_loss(logits, overlaps, distance=options.distance)
+        else:
+            loss = overlap_cross_entropy(logits, overlaps)
+        losses = {options.objective: options.mask_aware_weight * loss}
+        if options.distillation_weight:
+            both = torch.stack([of_images, batch.taught.to(device)])
+            student, teacher = _logits(both, text_embeddings, classification)
+            loss = self_distillation_loss(student, teacher)
+            losses["distillation"] = options.distillation_weight * loss
+    return losses
+
+
+def _logits(
+    embeddings: Float[Tensor, "B N D"], texts: TextEmbeddings, classification: Classification
+) -> Float[Tensor, "B N K"]:
+    logits = class_logits(
+        embeddings.flatten(0, 1).float(),
+        texts,
+        scale=classification.temperature,
+        synonyms=classification.synonyms,
+    )
+    return logits.unflatten(0, embeddings.shape[:2])
+
+
+def _grid(encoder: nn.Module) -> int:
+    inner: Any = encoder.module if isinstance(encoder, DistributedDataParallel) else encoder
+    return int(inner.grid)
+
+
+def _encoder(settings: Settings, options: MaftOptions, *, clip: ClipEncoder) -> ImageProposals:
+    """The encoder as tuning begins, what is frozen without gradient."""
+    recipe = settings.recipe
+    target, section = choose(
+        "mask_encoder", recipe.section("mask_encoder"), {"image_proposals": ImageProposals}
+    )
+    encoder = build("mask_encoder", section, target, clip=clip, seed=recipe.seed)
+    assert encoder.visual is not None  # the mode's check of the recipe
+    if options.start is not None:
+        tensors, _ = settings.run.load_artifact("clip", options.start)
+        source = str(settings.run.artifact_path("clip", options.start))
+        encoder.load_tuned_tensors(tensors, source=source)
+    freeze(encoder.visual, options.frozen)
+    return encoder
+
+
+def _check(options: MaftOptions) -> None:
+    check_shares("tune_clip", options.batch_size)
+    if options.masks == "proposals":
+        check_side("tune_clip", options.image_size)
+    if not options.mask_aware_weight and not options.distillation_weight:
+        raise RecipeError(
+            "[tune_clip] mask_aware_weight and distillation_weight are both 0, so that there is "
+            "nothing to learn; set one of them"
+        )
