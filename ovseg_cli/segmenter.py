@@ -31,7 +31,7 @@ from ovseg_cli.device import Precision, autocast
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.inference import TASKS, InferenceOptions, Task, segment
 from ovseg_cli.mask_encoders import MaskEncoder
-from ovseg_cli.proposers import PROPOSERS, Proposer
+from ovseg_cli.proposers import PROPOSERS, Proposer, ReadsWords
 from ovseg_cli.recipe import Recipe, build
 from ovseg_cli.run import Run, file_hash
 from ovseg_cli.structures import (
@@ -101,6 +101,7 @@ class _Words:
     embeddings: TextEmbeddings
     texts: ClassTexts
     seen: Bool[Tensor, " K"] | None
+    proposer: Proposer | None  # for these words, where the masks depend on them
 
 
 class Segmenter:
@@ -108,7 +109,7 @@ class Segmenter:
 
     def __init__(
         self,
-        proposer: Proposer | None,
+        proposer: Proposer | ReadsWords | None,
         mask_encoder: MaskEncoder,
         clip: ClipEncoder,
         *,
@@ -204,6 +205,7 @@ class Segmenter:
         vocabulary: Vocabulary | str,
         *,
         tasks: Collection[Task] = TASKS,
+        name: str | None = None,
     ) -> Segmentation:
         """The segmentation of an image by words, on the CPU.
 
@@ -211,44 +213,45 @@ class Segmenter:
             image: (3, H, W) RGB.
             vocabulary: classes, or words in the syntax of `--labels`.
             tasks: which results to make.
+            name: the image file's, for a proposer that looks masks up.
 
         Raises:
             VocabularyError: words that cannot be used.
             ValueError: there is no proposer.
         """
         words = parse_labels(vocabulary) if isinstance(vocabulary, str) else vocabulary
-        framed = self.frame(image)
-        proposals = self.propose(framed)
+        framed = self.frame(image, name=name)
+        proposals = self.propose(framed, words)
         encoded, probabilities = self.classify(framed, proposals, words)
         return self.infer(encoded, probabilities, proposals, words, tasks=tasks)
 
-    def frame(self, image: UInt8[Tensor, "3 H W"]) -> FramedImage:
+    def frame(self, image: UInt8[Tensor, "3 H W"], *, name: str | None = None) -> FramedImage:
         """The image as the networks see it, on their device, encoded once for all that read it.
 
         Args:
             image: (3, H, W) RGB.
+            name: the image file's, for a proposer that looks masks up.
         """
         framed = frame_image(image, **asdict(self.framing))
-        framed = replace(framed, pixels=framed.pixels.to(self.device))
+        framed = replace(framed, pixels=framed.pixels.to(self.device), name=name)
         for encoder in (self.mask_encoder, self.in_vocabulary):
             if isinstance(encoder, ReadsDenseFeatures) and encoder.dense is not None:
                 with self._precision():
                     return replace(framed, encoded=encoder.dense.encode(framed))
         return framed
 
-    def propose(self, framed: FramedImage) -> Proposals:
+    def propose(self, framed: FramedImage, vocabulary: Vocabulary | None = None) -> Proposals:
         """The proposer's masks.
 
         Args:
             framed: from `frame`.
+            vocabulary: for a proposer that reads the words; None for those of its training.
 
         Raises:
-            ValueError: there is no proposer.
+            ValueError: there is no proposer, or none of the words that it reads.
         """
-        if self.proposer is None:
-            raise ValueError("this segmenter has no proposer")
         with self._precision():
-            return self.proposer.propose(framed)
+            return self._proposer_for(vocabulary).propose(framed)
 
     def encode(
         self, framed: FramedImage, proposals: Proposals, vocabulary: Vocabulary | None = None
@@ -371,6 +374,18 @@ class Segmenter:
             encoded = encoder.encode(framed, proposals)
         return replace(encoded, embeddings=encoded.embeddings.float())
 
+    def _proposer_for(self, vocabulary: Vocabulary | None) -> Proposer:
+        if self.proposer is None:
+            raise ValueError("this segmenter has no proposer")
+        if not isinstance(self.proposer, ReadsWords):
+            return self.proposer
+        words = vocabulary or self.training_vocabulary
+        if words is None:
+            raise ValueError("this segmenter's proposer needs words to propose masks")
+        proposer = self._words_of(words).proposer
+        assert proposer is not None
+        return proposer
+
     def _words_of(self, vocabulary: Vocabulary) -> _Words:
         if vocabulary not in self._words:
             self._words[vocabulary] = self._new_words(vocabulary)
@@ -391,7 +406,9 @@ class Segmenter:
         if self.training_vocabulary is not None:
             vocabulary = with_seen(vocabulary, self.training_vocabulary)
         seen = torch.tensor(vocabulary.seen, device=self.device) if vocabulary.seen else None
-        return _Words(embeddings, class_texts(embeddings, self.classification.synonyms), seen)
+        texts = class_texts(embeddings, self.classification.synonyms)
+        reader = self.proposer if isinstance(self.proposer, ReadsWords) else None
+        return _Words(embeddings, texts, seen, reader and reader.with_words(embeddings))
 
     def _precision(self) -> AbstractContextManager[Any]:
         return autocast(self.device, self.precision)

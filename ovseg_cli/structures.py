@@ -46,11 +46,13 @@ class FramedImage:
         pixels: (3, H, W) RGB, 0 to 255, of size `frame.padded`.
         frame: how the pixels lie in the original image.
         encoded: the frozen CLIP's dense features, where several parts read them.
+        name: the image file's name, where there is one: what a folder of masks is looked up by.
     """
 
     pixels: Float[Tensor, "3 H W"]
     frame: Frame
     encoded: EncodedImage | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)

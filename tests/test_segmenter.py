@@ -352,3 +352,42 @@ def test_a_recipe_may_name_the_proposals_it_takes(tmp_path: Path) -> None:
     assert proposals_name(run, named) == "teacher"
     assert proposals_name(run, Recipe("r")) == "student-1"
     assert "proposals/teacher" in artifacts_of(run, named)
+
+
+class WordsTold:
+    """Finds as many masks as it was told classes, and remembers the names of images."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+        self.names: list[str | None] = []
+
+    def with_words(self, texts: TextEmbeddings) -> "WordsTold":
+        self.told.append(int(texts.class_of[-1]) + 1 - texts.has_background)
+        self.masks = self.told[-1]
+        return self
+
+    def propose_batch(self, images: torch.Tensor) -> list[Proposals]:
+        raise AssertionError("nobody trains here")
+
+    def propose(self, framed: FramedImage) -> Proposals:
+        self.names.append(framed.name)
+        return Proposals(torch.ones(self.masks, 2, 2), framed.frame, torch.ones(self.masks))
+
+
+def test_a_proposer_that_reads_words_is_told_each_vocabulary_once(image: torch.Tensor) -> None:
+    clip, reader = tiny_clip(), WordsTold()
+    segmenter = Segmenter(reader, MaskClassTokens(clip), clip)
+    for labels in ("dog,cat", "dog,cat", "elk"):
+        segmenter.predict(image, labels, name="a.jpg")
+    assert reader.told == [2, 1]
+    assert reader.names == ["a.jpg"] * 3
+
+
+def test_without_a_vocabulary_it_reads_the_words_of_its_training(image: torch.Tensor) -> None:
+    clip, reader = tiny_clip(), WordsTold()
+    encoder = MaskClassTokens(clip)
+    segmenter = Segmenter(reader, encoder, clip, training_vocabulary=parse_labels("a,b,c"))
+    assert len(segmenter.propose(segmenter.frame(image)).scores) == 3
+    without = Segmenter(reader, encoder, clip)
+    with pytest.raises(ValueError, match="needs words"):
+        without.propose(without.frame(image))

@@ -106,7 +106,8 @@ def evaluate(
     if segmenter.training_vocabulary is not None:
         vocabulary = with_seen(vocabulary, segmenter.training_vocabulary)
     artifacts = artifacts_of(settings.run, settings.recipe, proposer=own_masks)
-    masks = "ground_truth" if given is None else given.name
+    masks = settings.recipe.section("proposer").get("name", "") if own_masks else "ground_truth"
+    masks = masks if given is None else given.name
     name = name or _default_name(artifacts, masks, options.oracle_classes)
     beside = beside_of(segmenter, vocabulary, options, kind=dataset.kind, settings=settings)
     with settings.run.lock():

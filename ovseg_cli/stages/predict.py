@@ -31,7 +31,7 @@ from ovseg_cli.writers import json_lines
 from .model_choice import DEFAULT_RUN, TINY_LABELS, TINY_NOTICE, choose_model
 from .prediction_files import RECORD_VERSION, RESULT_FOLDERS, PredictionFiles
 
-SegmentImage = Callable[[UInt8[Tensor, "3 H W"]], Segmentation]
+SegmentImage = Callable[[UInt8[Tensor, "3 H W"], str], Segmentation]
 Record = dict[str, Any]
 ERRORS = "errors.jsonl"
 
@@ -111,7 +111,7 @@ def predict(
     Args:
         sources: see `image_paths`.
         vocabulary: the classes that `segment` knows.
-        segment: from an image (3, H, W) to its results, with all of `options.tasks`.
+        segment: from an image (3, H, W) and its name to its results, with all of `options.tasks`.
         folder: gets overlays/, panoptic/ and panoptic.json, semantic/, instances.jsonl,
             categories.json and, where inputs failed, errors.jsonl.
         options: what is read and written.
@@ -205,7 +205,9 @@ def predict_command(
         return predict(
             sources,
             vocabulary,
-            lambda image: segmenter.predict(image, vocabulary, tasks=options.tasks),
+            lambda image, name: segmenter.predict(
+                image, vocabulary, tasks=options.tasks, name=name
+            ),
             folder or run / "predictions",
             options=options,
             on_record=count,
@@ -240,7 +242,7 @@ def _segment_one(
         raise path
     image = open_image(path, max_pixels=options.max_pixels)
     try:
-        segmentation = segment(image)
+        segmentation = segment(image, str(path))
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise

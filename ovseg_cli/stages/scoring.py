@@ -190,9 +190,9 @@ def _scored_image(
     options: EvaluateOptions,
     held_out: Tensor,
 ) -> ScoredImage:
-    framed = segmenter.frame(sample.image)
+    framed = segmenter.frame(sample.image, name=sample.file_name)
     given = ground_truth_proposals(sample, framed.frame)
-    proposals = given if options.oracle_masks else segmenter.propose(framed)
+    proposals = given if options.oracle_masks else segmenter.propose(framed, vocabulary)
     encoded = segmenter.encode(framed, proposals, vocabulary)
     logits = segmenter.logits(framed, proposals, vocabulary, encoded=encoded)
     return ScoredImage(sample, held_out, framed, given, proposals, encoded, logits)

@@ -29,7 +29,7 @@ from ovseg_cli.vocabulary.text_embeddings import text_cache_folder
 WORDS = parse_labels("dog,sky")
 
 
-def halves(image) -> Segmentation:
+def halves(image, name: str = "") -> Segmentation:
     """The left half is a dog, the right half is sky: a segmenter without a model."""
     _, height, width = image.shape
     left = torch.zeros(height, width, dtype=torch.bool)
@@ -93,7 +93,7 @@ def test_records_come_image_by_image(tmp_path) -> None:
         picture(tmp_path / "in" / name)
     seen: list[tuple[str, int]] = []
 
-    def segment(image):
+    def segment(image, name):
         seen.append(("segment", 0))
         return halves(image)
 
@@ -195,7 +195,7 @@ def test_lists_on_stdin_are_segmented(tmp_path) -> None:
 def test_too_little_memory_for_one_image_fails_that_image_alone(tmp_path, error) -> None:
     sources = [str(picture(tmp_path / "large.png", (90, 90))), str(picture(tmp_path / "a.png"))]
 
-    def segment(image):
+    def segment(image, name):
         if image.shape[1] == 90:
             raise error
         return halves(image)
@@ -206,7 +206,7 @@ def test_too_little_memory_for_one_image_fails_that_image_alone(tmp_path, error)
 
 
 def test_any_other_error_of_the_model_is_a_bug_and_not_hidden(tmp_path) -> None:
-    def segment(image):
+    def segment(image, name):
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
@@ -234,7 +234,7 @@ def test_a_crash_leaves_no_half_json(tmp_path) -> None:
     sources = [str(picture(tmp_path / name)) for name in ("a.png", "b.png")]
     calls = iter([halves, None])
 
-    def segment(image):
+    def segment(image, name):
         return next(calls)(image)
 
     with pytest.raises(TypeError):
