@@ -25,6 +25,9 @@ from .storage import storage_errors, write_json, write_text, writing
 MAKERS = {
     ("clip", "base"): "ovseg train-clip",
     ("clip", "masq"): "ovseg tune-clip --mode masq",
+    ("clip", "ovseg-mpt"): "ovseg tune-clip --mode mpt",
+    ("clip", "ovseg-finetune"): "ovseg tune-clip --mode finetune",
+    ("clip", "ovseg-joint"): "ovseg tune-clip --mode joint",
     ("proposals", "teacher"): "ovseg train-proposals",
     ("proposals", "student"): "ovseg distill",
 }

@@ -10,6 +10,7 @@ from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import file_hash
 from ovseg_cli.stages.maft_options import MaftOptions
 from ovseg_cli.stages.masq_options import MasqOptions
+from ovseg_cli.stages.ovseg_options import OvsegOptions
 from ovseg_cli.stages.rma_options import RmaOptions
 from ovseg_cli.stages.session import (
     Outcome,
@@ -22,6 +23,8 @@ from ovseg_cli.stages.session import (
 )
 from ovseg_cli.stages.tune_maft import tune_maft
 from ovseg_cli.stages.tune_masq import tune_masq
+from ovseg_cli.stages.tune_ovseg import SECTIONS as OVSEG_SECTIONS
+from ovseg_cli.stages.tune_ovseg import ovseg_inputs, tune_ovseg
 from ovseg_cli.stages.tune_rma import tune_rma
 
 SECTIONS = (
@@ -44,16 +47,26 @@ class Mode(NamedTuple):
             fingerprint.
         options: whose signature the recipe's section `tune_clip` fills.
         mask_encoder: the name of the mask encoder that it tunes.
+        tuned: what the mask encoder's option `tuned` says where it is tuned so; None without any.
+        inputs: what it reads, with hashes; None for proposals, CLIP and annotations.
+        sections: the recipe's sections that decide the result.
     """
 
     tune: Callable[..., dict[str, Any]]
     options: Callable[..., Any]
     mask_encoder: str
+    tuned: str | None = None
+    inputs: Callable[[Settings], dict[str, str]] | None = None
+    sections: tuple[str, ...] = SECTIONS
 
 
 MODES: dict[str, Mode] = {
     "masq": Mode(tune_masq, MasqOptions, "mask_class_tokens"),
     "rma": Mode(tune_rma, RmaOptions, "relative_mask_attention"),
+    **{
+        tuned: Mode(tune_ovseg, OvsegOptions, "masked_crops", tuned, ovseg_inputs, OVSEG_SECTIONS)
+        for tuned in ("mpt", "finetune", "joint")
+    },
     "maft": Mode(tune_maft, MaftOptions, "image_proposals"),
 }
 DEFAULT_MODE = "masq"
@@ -83,14 +96,19 @@ def tune_clip(settings: Settings, *, mode: str | None = None) -> Outcome:
             "change the section or --mode"
         )
     _check_free(artifact, settings.recipe)
+    if chosen.tuned is not None and section.get("tuned") != chosen.tuned:
+        raise RecipeError(
+            f"[mask_encoder] tuned: {section.get('tuned')}, and the mode is {chosen.tuned}; set it "
+            f"with --set mask_encoder.tuned={chosen.tuned}, and prompts to their depth or to 0"
+        )
     checkpoint_name = f"tune-clip-{artifact}"
     return run_stage(
         settings,
         "tune-clip",
         lambda fingerprint: chosen.tune(settings, artifact, checkpoint_name, fingerprint),
         artifact=f"clip/{artifact}",
-        sections=SECTIONS,
-        inputs=_inputs(settings),
+        sections=chosen.sections,
+        inputs=(chosen.inputs or _inputs)(settings),
         checkpoint_name=checkpoint_name,
     )
 
