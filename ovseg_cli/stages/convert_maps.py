@@ -135,10 +135,11 @@ def _convert(dataset: SemanticMaps, ids: Sequence[int]) -> Int[Tensor, " K1"]:
 
 
 def _segments(label_map: Tensor, vocabulary: Vocabulary) -> tuple[Segment, ...]:
-    labels, areas = label_map[label_map >= 0].unique(return_counts=True)
+    areas = (label_map + 1).flatten().bincount()[1:].tolist()
     return tuple(
         Segment(label + 1, label, vocabulary.is_thing[label], 1.0, area)
-        for label, area in zip(labels.tolist(), areas.tolist(), strict=True)
+        for label, area in enumerate(areas)
+        if area
     )
 
 
