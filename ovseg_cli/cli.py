@@ -150,7 +150,10 @@ def mine_captions(
 @app.command("tune-clip")
 def tune_clip(
     mode: Annotated[
-        str | None, typer.Option("--mode", help="What to tune: masq or rma; default: the recipe's.")
+        str | None,
+        typer.Option(
+            "--mode", help="masq, rma, mpt, finetune, joint or maft; default: the recipe's."
+        ),
     ] = None,
     run: RunOption = DEFAULT_RUN,
     recipe: RecipeOption = None,
