@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
+from pydantic import PositiveInt
 from torch import Tensor
 
 from ovseg_cli.datasets.semantic_maps import SemanticMaps, Values, pixel_values
@@ -50,7 +51,7 @@ class LabelMaps:
     names: str | None = None
     values: Values = "index"
     unseen: str | None = None
-    rare: int | None = None
+    rare: PositiveInt | None = None
 
 
 def convert_maps(root: Path, split: str, options: LabelMaps) -> dict[str, int]:
