@@ -89,7 +89,7 @@ class ReadsDenseFeatures(Protocol):
 
 @runtime_checkable
 class LeavesMasksOut(Protocol):
-    """A mask encoder that looks at no mask whose score is below `least_score`, 0 to 1."""
+    """A mask encoder to which scores matter: it looks at none below `least_score`, 0 to 1."""
 
     least_score: float
 
@@ -266,8 +266,7 @@ class Segmenter:
                 these words as the score.
         """
         encoder = self.mask_encoder
-        by_score = isinstance(encoder, LeavesMasksOut) and encoder.least_score > 0
-        if vocabulary is not None and by_score:
+        if vocabulary is not None and isinstance(encoder, LeavesMasksOut):
             texts, scale = self._words_of(vocabulary).texts, self.classification.temperature
             shares = words_shares(proposals, texts, scale=scale)
             proposals = proposals if shares is None else replace(proposals, scores=shares)
@@ -407,8 +406,10 @@ class Segmenter:
             vocabulary = with_seen(vocabulary, self.training_vocabulary)
         seen = torch.tensor(vocabulary.seen, device=self.device) if vocabulary.seen else None
         texts = class_texts(embeddings, self.classification.synonyms)
-        reader = self.proposer if isinstance(self.proposer, ReadsWords) else None
-        return _Words(embeddings, texts, seen, reader and reader.with_words(embeddings))
+        proposer = None
+        if isinstance(self.proposer, ReadsWords):
+            proposer = self.proposer.with_words(embeddings)
+        return _Words(embeddings, texts, seen, proposer)
 
     def _precision(self) -> AbstractContextManager[Any]:
         return autocast(self.device, self.precision)

@@ -24,6 +24,7 @@ from ovseg_cli.structures import (
     EncodedMasks,
     FramedImage,
     Proposals,
+    TextEmbeddings,
     Vocabulary,
 )
 from ovseg_cli.vocabulary.labels import parse_labels

@@ -20,7 +20,13 @@ from ovseg_cli.clip.loading import clip_from_artifact, load_open_clip, load_weig
 from ovseg_cli.errors import CheckpointError
 from ovseg_cli.mask_encoders import MASK_ENCODERS, MaskEncoder, TunedEncoder, tuned_artifact
 from ovseg_cli.mask_encoders.mask_pooling import MaskPooling
-from ovseg_cli.proposers import FREE_OPTIONS, PROPOSERS, LearnedProposer
+from ovseg_cli.proposers import (
+    FREE_OPTIONS,
+    PROPOSERS,
+    READY_PROPOSERS,
+    LearnedProposer,
+    Proposer,
+)
 from ovseg_cli.recipe import Recipe, build, choose, options_for
 from ovseg_cli.run import Run
 from ovseg_cli.structures import Vocabulary
@@ -77,6 +83,17 @@ def proposals_name(run: Run, recipe: Recipe) -> str:
     return named or run.newest("proposals") or "teacher"
 
 
+def proposal_artifacts(run: Run, recipe: Recipe) -> tuple[str, ...]:
+    """The proposals artifact, see `proposals_name`; none for a proposer that is not trained here.
+
+    Args:
+        run: whose newest proposals are taken if the recipe names none.
+        recipe: its sections `proposer` and `artifacts`.
+    """
+    ready = recipe.section("proposer").get("name") in READY_PROPOSERS
+    return () if ready else (proposals_name(run, recipe),)
+
+
 def tuned_name(recipe: Recipe, section: dict[str, Any] | None = None) -> str | None:
     """The clip artifact that a mask encoder is tuned to; None where it is not tuned at all.
 
@@ -91,6 +108,36 @@ def tuned_name(recipe: Recipe, section: dict[str, Any] | None = None) -> str | N
 
 
 def proposer_of(
+    run: Run,
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    name: str | None = None,
+    clip: ClipEncoder | None = None,
+) -> LearnedProposer | Proposer:
+    """The recipe's proposer, frozen: trained here, or ready as it is.
+
+    Args:
+        run: holds proposals/<name>, for a proposer that is trained here.
+        recipe: its sections `proposer` and `artifacts`.
+        device: where it computes.
+        name: of the weights; None for `proposals_name`.
+        clip: for a proposer that reads CLIP's features; None for `clip_of`.
+
+    Raises:
+        RunError: the run directory has no proposals artifact.
+        CheckpointError: weights that cannot be had, are damaged, of another model than the
+            recipe's, or trained on an earlier CLIP.
+    """
+    section = recipe.section("proposer")
+    if section.get("name") not in READY_PROPOSERS:
+        return trained_proposer_of(run, recipe, device=device, name=name, clip=clip)
+    target, options = choose("proposer", section, READY_PROPOSERS)
+    proposer: Proposer = build("proposer", options, target)
+    return proposer.to(device).eval() if isinstance(proposer, nn.Module) else proposer
+
+
+def trained_proposer_of(
     run: Run,
     recipe: Recipe,
     *,
@@ -112,9 +159,10 @@ def proposer_of(
         CheckpointError: weights that are damaged, of another model than the recipe's, or trained on
             an earlier CLIP.
     """
+    section = recipe.section("proposer")
     name = name or proposals_name(run, recipe)
     tensors, model = run.load_artifact("proposals", name)
-    source, section = str(run.artifact_path("proposals", name)), recipe.section("proposer")
+    source = str(run.artifact_path("proposals", name))
     target, options = choose("proposer", section, PROPOSERS)
     if model.get("options"):
         _check_trained(model, section, source)
@@ -198,8 +246,8 @@ def training_vocabulary(run: Run, recipe: Recipe) -> Vocabulary | None:
     Raises:
         CheckpointError: the artifact's JSON is damaged.
     """
-    name = proposals_name(run, recipe)
-    if not run.has_artifact("proposals", name):
+    name = next(iter(proposal_artifacts(run, recipe)), None)
+    if name is None or not run.has_artifact("proposals", name):
         return None
     words = run.artifact_model("proposals", name).get("vocabulary")
     if words is None:
@@ -285,8 +333,11 @@ def artifacts_of(run: Run, recipe: Recipe, *, proposer: bool = True) -> tuple[st
     encoders = [encoder_section(recipe)]
     if second := recipe.section("in_vocabulary"):
         encoders.append(second)
-    needs_proposals = proposer or any(e.get("tower") == "proposals" for e in encoders)
-    names = [f"proposals/{proposals_name(run, recipe)}"] if needs_proposals else []
+    names: list[str] = []
+    if any(e.get("tower") == "proposals" for e in encoders):
+        names.append(f"proposals/{proposals_name(run, recipe)}")
+    elif proposer:
+        names += [f"proposals/{name}" for name in proposal_artifacts(run, recipe)]
     names += [f"clip/{name}" for name in clip_artifacts(recipe)]
     tuned = [tuned_name(recipe, encoder) for encoder in encoders]
     names += [f"clip/{name}" for name in tuned if name is not None]

@@ -15,11 +15,11 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from ovseg_cli.checkpoints.run_parts import proposer_of, vocabulary_json
+from ovseg_cli.checkpoints.run_parts import takes_clip, trained_proposer_of, vocabulary_json
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.losses.pseudo_masks import Overlap
 from ovseg_cli.losses.set_criterion import seed_of
-from ovseg_cli.proposers import TrainableProposer
+from ovseg_cli.proposers import PROPOSERS, TrainableProposer
 from ovseg_cli.recipe import Share, build
 from ovseg_cli.run import file_hash, fingerprint_of
 from ovseg_cli.stages.proposal_examples import Batch, ProposalExamples
@@ -194,7 +194,8 @@ def _student(
     run, device, seed = settings.run, settings.device, seed_of(settings.recipe.seed, number)
     torch.manual_seed(seed)
     teacher_name, student_name = options.artifact(number - 1), options.artifact(number)
-    teacher = proposer_of(run, settings.recipe, device=device, name=teacher_name)
+    teacher = trained_proposer_of(run, settings.recipe, device=device, name=teacher_name)
+    assert isinstance(teacher, TrainableProposer)  # see _check_proposer
     name, student = built_proposer(settings.recipe.section("proposer"))
     student.load_state_dict(teacher.state_dict())
     teacher_masks = options.teacher_masks(teacher, seed=seed, device=device)
@@ -236,8 +237,9 @@ def _student(
 
 
 def _check_proposer(section: dict[str, Any]) -> None:
-    if section.get("name") == "clip_mask2former":
+    name = section.get("name")
+    if name in PROPOSERS and takes_clip(PROPOSERS[name]):
         raise RecipeError(
-            "[proposer] name: clip_mask2former learns the masks' classes, and the masks that a "
+            f"[proposer] name: {name} learns the masks' classes, and the masks that a "
             "teacher finds have none; distil mask2former or mask_rcnn"
         )

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import torch
 
-from ovseg_cli.checkpoints.run_parts import proposals_name, proposer_of, training_vocabulary
+from ovseg_cli.checkpoints.run_parts import (
+    proposals_name,
+    trained_proposer_of,
+    training_vocabulary,
+)
 from ovseg_cli.datasets.framing import FramingOptions
 from ovseg_cli.errors import RunError
-from ovseg_cli.proposers import Proposer
+from ovseg_cli.proposers import Proposer, ReadsWords
 from ovseg_cli.recipe import build
 from ovseg_cli.run import Run, file_hash
 from ovseg_cli.structures import FramedImage, Proposals, Vocabulary
@@ -62,7 +66,7 @@ def given_masks(path: Path, *, device: torch.device, name: str | None = None) ->
         name: of its proposals; None for those that its recipe names, else its newest.
 
     Raises:
-        RunError: it is no run directory, or has no proposals.
+        RunError: it is no run directory, has no proposals, or such as depend on words.
         RecipeError: its recipe has an option that cannot be used.
         CheckpointError: its weights are damaged or of another model.
     """
@@ -74,8 +78,14 @@ def given_masks(path: Path, *, device: torch.device, name: str | None = None) ->
         )
     recipe = run.recipe([] if name is None else [f"artifacts.proposals={name}"])
     proposals = proposals_name(run, recipe)
+    proposer = trained_proposer_of(run, recipe, device=device)
+    if isinstance(proposer, ReadsWords):
+        raise RunError(
+            f"[evaluate] masks_from: {path}: its masks depend on the words, which its own CLIP "
+            "reads; name a run directory whose proposer finds the same masks for all words"
+        )
     return GivenMasks(
-        MasksAlone(proposer_of(run, recipe, device=device)),
+        MasksAlone(proposer),
         build("framing", recipe.section("framing"), FramingOptions),
         training_vocabulary(run, recipe),
         f"{path.resolve().name}.{proposals}",

@@ -12,7 +12,7 @@ from ..datasets.framing import FramingOptions
 from ..errors import RecipeError
 from ..inference import InferenceOptions
 from ..mask_encoders import MASK_ENCODERS
-from ..proposers import PROPOSERS
+from ..proposers import PROPOSERS, READY_PROPOSERS
 from ..recipe import Recipe, choose, options_for
 from ..segmenter import VocabularyOptions, options_of
 from .distill import DistillOptions
@@ -31,7 +31,7 @@ from .tune_clip import MODES, mode_of
 CLIPS: dict[str, Callable[..., Any]] = {**SMALL_CLIPS, "open_clip": load_open_clip}
 PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "clip": CLIPS,
-    "proposer": dict(PROPOSERS),
+    "proposer": {**PROPOSERS, **READY_PROPOSERS},
     "mask_encoder": dict(MASK_ENCODERS),
     "in_vocabulary": dict(MASK_ENCODERS),
 }

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ovseg_cli.checkpoints.plugged_tower import clip_artifacts, tower_name
-from ovseg_cli.checkpoints.run_parts import encoder_section, proposals_name, tuned_name
+from ovseg_cli.checkpoints.run_parts import encoder_section, proposal_artifacts, tuned_name
 from ovseg_cli.errors import RecipeError, UsageError
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import file_hash
@@ -67,7 +67,7 @@ MODES: dict[str, Mode] = {
         tuned: Mode(tune_ovseg, OvsegOptions, "masked_crops", tuned, ovseg_inputs, OVSEG_SECTIONS)
         for tuned in ("mpt", "finetune", "joint")
     },
-    "maft": Mode(tune_maft, MaftOptions, "image_proposals"),
+    "maft": Mode(tune_maft, MaftOptions, "image_proposals", sections=(*SECTIONS, "framing")),
 }
 DEFAULT_MODE = "masq"
 
@@ -136,7 +136,7 @@ def _check_free(artifact: str, recipe: Recipe) -> None:
 def _inputs(settings: Settings) -> dict[str, str]:
     """The artifacts and annotations that decide the result, with their hashes."""
     run, recipe = settings.run, settings.recipe
-    artifacts = [("proposals", proposals_name(run, recipe))]
+    artifacts = [("proposals", name) for name in proposal_artifacts(run, recipe)]
     start = recipe.section("tune_clip").get("start")  # what some modes begin with
     names = (*clip_artifacts(recipe), *([start] if isinstance(start, str) else []))
     artifacts += [("clip", name) for name in names]

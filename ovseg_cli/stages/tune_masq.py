@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ovseg_cli.checkpoints.plugged_tower import base_of
-from ovseg_cli.checkpoints.run_parts import clip_of, proposer_of
+from ovseg_cli.checkpoints.run_parts import clip_of
 from ovseg_cli.classification import Classification
 from ovseg_cli.cosine_logits import class_logits
 from ovseg_cli.errors import RecipeError
@@ -23,6 +23,7 @@ from ovseg_cli.stages.masq_examples import Batch, MasqExamples
 from ovseg_cli.stages.masq_options import MasqOptions
 from ovseg_cli.stages.session import Settings, dataset_of, train_split, tuning_section
 from ovseg_cli.stages.training_images import check_shares, check_side
+from ovseg_cli.stages.tuning_proposer import tuning_proposer
 from ovseg_cli.structures import TextEmbeddings
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import fit
@@ -51,7 +52,9 @@ def tune_masq(
     classification = classification.with_scale_of(clip.logit_scale)
     encoder = MaskClassTokens(clip, **encoder_options, seed=recipe.seed).to(device)
     needs_proposals = options.masks != "ground_truth"
-    proposer = proposer_of(settings.run, recipe, device=device) if needs_proposals else None
+    proposer = None
+    if needs_proposals:
+        proposer = tuning_proposer(settings, dataset.vocabulary, clip)
     examples = MasqExamples(dataset, proposer, encoder, options=options, seed=recipe.seed)
     words = build("vocabulary", recipe.section("vocabulary"), VocabularyOptions)
     texts = text_embeddings(

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ovseg_cli.checkpoints.plugged_tower import base_of
-from ovseg_cli.checkpoints.run_parts import clip_of, proposer_of
+from ovseg_cli.checkpoints.run_parts import clip_of
 from ovseg_cli.classification import Classification
 from ovseg_cli.cosine_logits import class_logits
 from ovseg_cli.mask_encoders.relative_mask_attention import RefinedMasks, RelativeMaskAttention
-from ovseg_cli.proposers import TrainableProposer
 from ovseg_cli.recipe import build, choose
 from ovseg_cli.segmenter import VocabularyOptions
 from ovseg_cli.stages.rma_examples import Batch, RmaExamples
 from ovseg_cli.stages.rma_options import RmaOptions
 from ovseg_cli.stages.session import Settings, dataset_of, train_split, tuning_section
 from ovseg_cli.stages.training_images import check_shares, check_side
+from ovseg_cli.stages.tuning_proposer import tuning_proposer
 from ovseg_cli.structures import TextEmbeddings
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import fit
@@ -51,8 +51,7 @@ def tune_rma(
     clip = clip_of(settings.run, recipe)
     classification = classification.with_scale_of(clip.logit_scale)
     encoder = _encoder(recipe.section("mask_encoder"), clip=clip, seed=recipe.seed).to(device)
-    proposer = proposer_of(settings.run, recipe, device=device)
-    assert isinstance(proposer, TrainableProposer)
+    proposer = tuning_proposer(settings, dataset.vocabulary, clip)
     examples = RmaExamples(dataset, proposer, options=options, seed=recipe.seed, device=device)
     words = build("vocabulary", recipe.section("vocabulary"), VocabularyOptions)
     texts = text_embeddings(

@@ -1,0 +1,43 @@
+"""The proposals that CLIP is tuned with, from every proposer that there is."""
+
+from ovseg_cli.checkpoints.run_parts import proposer_of
+from ovseg_cli.clip.encoder import ClipEncoder
+from ovseg_cli.errors import RecipeError
+from ovseg_cli.proposers import ReadsWords, TrainableProposer
+from ovseg_cli.recipe import build
+from ovseg_cli.segmenter import VocabularyOptions
+from ovseg_cli.stages.session import Settings
+from ovseg_cli.structures import Vocabulary
+from ovseg_cli.vocabulary.templates import TEMPLATES
+from ovseg_cli.vocabulary.text_embeddings import text_embeddings
+
+
+def tuning_proposer(
+    settings: Settings, vocabulary: Vocabulary, clip: ClipEncoder
+) -> TrainableProposer:
+    """The recipe's frozen proposer, told the words that are learned where it reads words.
+
+    Args:
+        settings: run directory, recipe, device.
+        vocabulary: the classes that are learned.
+        clip: its text tower makes embeddings of the words.
+
+    Raises:
+        RunError: the run directory has no proposals artifact.
+        CheckpointError: weights that cannot be had or used, see `proposer_of`.
+        RecipeError: the proposer's masks lie on unchanged images alone.
+    """
+    proposer = proposer_of(settings.run, settings.recipe, device=settings.device)
+    if isinstance(proposer, ReadsWords):
+        words = build("vocabulary", settings.recipe.section("vocabulary"), VocabularyOptions)
+        templates = TEMPLATES[words.templates]
+        return proposer.with_words(
+            text_embeddings(vocabulary, clip.encode_text, templates=templates)
+        )
+    if not isinstance(proposer, TrainableProposer):
+        name = settings.recipe.section("proposer")["name"]
+        raise RecipeError(
+            f"[proposer] name: the masks of {name} lie on images as they are on disk, and training "
+            "images are cut and mirrored; choose a proposer that looks at images"
+        )
+    return proposer
