@@ -1,4 +1,4 @@
-"""The parts of a case of MAFT, with the weights coming in through the importer."""
+"""The parts of a case of MAFT, both of its towers in an encoder."""
 
 from typing import Any
 
@@ -7,7 +7,6 @@ from tiny_clip import tiny_clip
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_cli.checkpoints.maft_tower import import_maft_tower
 from ovseg_cli.clip.loading import load_weights
 from ovseg_cli.mask_encoders.image_proposals import ImageProposals
 from ovseg_cli.structures import Frame, FramedImage, Proposals, TextEmbeddings
@@ -31,19 +30,19 @@ def student_and_teacher(
     encoder = ImageProposals(
         clip, start_layer=metadata["start_layer"], tuned="maft", keep_empty=keep_empty
     )
-    encoder.load_tower(tower_of(tensors, "student"), source="the student")
+    student = {f"visual.{name}": value for name, value in tower_of(tensors, "student").items()}
+    encoder.load_tuned_tensors(student, source="the student")
     return encoder
 
 
 def tower_of(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     """An image tower of a case by open_clip's names."""
     prefix = f"weights.{name}."
-    state = {
-        f"IPCLIP.{key.removeprefix(prefix)}": tensor
+    return {
+        key.removeprefix(prefix): tensor
         for key, tensor in tensors.items()
         if key.startswith(prefix)
     }
-    return dict(import_maft_tower(state, source="the case").visual)
 
 
 def framed_of(tensors: dict[str, Tensor], index: int) -> FramedImage:

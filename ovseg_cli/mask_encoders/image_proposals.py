@@ -3,9 +3,10 @@
 MAFT (Jiao et al., NeurIPS 2023): section 3.1, IP-CLIP, which encodes an image and all its masks in
 one pass; its image tower is what mask-aware fine-tuning trains. As released, and not in the paper:
 a mask sees a patch when its probability there is at least a half; image and masks are squashed
-to a square whatever their shape, the image's padding as CLIP's mean colour; mask logits are
-upsampled with corners on corners. Differs: the probabilities are worked out only at those pixels of
-the padded image that the patches' grid samples, which gives the same values.
+to a square whatever their shape, the image's padding as CLIP's mean colour. Differs: mask logits
+lie as the frame says, with corners on corners only where the recipe asks for it
+(`framing.align_corners`); probabilities are worked out only at those pixels of the padded image
+that the patches' grid samples, which gives the same values.
 """
 
 import copy
@@ -20,7 +21,6 @@ from torch.nn import functional as F
 
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.image_proposals import MaskReadingTower, mask_reading_tower
-from ovseg_cli.clip.loading import load_weights
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.mask_encoders.tuned_tensors import load_beside_clip, tensors_beside_clip
 from ovseg_cli.recipe import Share
@@ -72,7 +72,9 @@ class ImageProposals(nn.Module):
                 f"[mask_encoder] input_size: {self.input_size} pixels are less than one cell of "
                 f"this CLIP's grid; set it to {clip.resolution} or more"
             )
-        self.visual: nn.Module | None = self._new_tower() if tuned == "maft" else None
+        self.visual: nn.Module | None = None
+        if tuned == "maft":
+            self.visual = copy.deepcopy(clip.model.visual).requires_grad_(True)
 
     def forward(
         self, images: Float[Tensor, "B 3 S S"], masks: Float[Tensor, "B N h w"]
@@ -154,7 +156,7 @@ class ImageProposals(nn.Module):
         """
         logits = mask_logits.to(torch.promote_types(mask_logits.dtype, torch.float32))
         rows, columns = (
-            _samples(cells, pixels, self.grid)
+            _samples(cells, pixels, self.grid, align_corners=frame.align_corners)
             for cells, pixels in zip(logits.shape[1:], frame.padded, strict=True)
         )
         to_pixels, to_grid = (
@@ -179,19 +181,6 @@ class ImageProposals(nn.Module):
         """Evaluation mode always: a ResNet keeps its statistics, and a tower learns in it."""
         return super().train(False)
 
-    def load_tower(self, tensors: Mapping[str, Tensor], *, source: str) -> None:
-        """Takes an image tower in the place of CLIP's, frozen unless it is to be tuned.
-
-        Args:
-            tensors: named as open_clip's `visual` names them.
-            source: where they come from, for messages.
-
-        Raises:
-            CheckpointError: weights of another tower.
-        """
-        self.visual = self.visual or self._new_tower().requires_grad_(False)
-        load_weights(self.visual, tensors, source=source)
-
     def tuned_tensors(self) -> dict[str, Tensor]:
         """The tuned image tower, its names beginning with `visual.`."""
         return tensors_beside_clip(self)
@@ -199,9 +188,6 @@ class ImageProposals(nn.Module):
     def load_tuned_tensors(self, tensors: Mapping[str, Tensor], *, source: str) -> None:
         """Takes what `tuned_tensors` gave, see `load_beside_clip`."""
         load_beside_clip(self, tensors, source=source)
-
-    def _new_tower(self) -> nn.Module:
-        return copy.deepcopy(self.clip.model.visual).requires_grad_(True)
 
     def _tower(self) -> MaskReadingTower:
         visual = self.clip.model.visual if self.visual is None else self.visual
@@ -216,15 +202,18 @@ def _at_least_float(embeddings: Tensor) -> Tensor:
     return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
 
-def _samples(cells: int, pixels: int, grid: int) -> tuple[Tensor, Tensor]:
+def _samples(cells: int, pixels: int, grid: int, *, align_corners: bool) -> tuple[Tensor, Tensor]:
     """Of an axis, for the pixels that a grid samples: their weights in cells, the grid's in them.
 
     Args:
-        cells: of the mask logits, spread over the pixels from the first's to the last's middle.
+        cells: of the mask logits.
         pixels: of the padded image.
         grid: cells of the grid, sampled bilinearly without antialiasing.
+        align_corners: how the mask logits lie in the padded image.
     """
-    to_pixels = F.interpolate(torch.eye(cells)[None], pixels, mode="linear", align_corners=True)[0]
+    to_pixels = F.interpolate(
+        torch.eye(cells)[None], pixels, mode="linear", align_corners=align_corners
+    )[0]
     to_grid = F.interpolate(torch.eye(pixels)[None], grid, mode="linear", align_corners=False)[0]
     sampled = to_grid.any(1)
     return to_pixels[:, sampled], to_grid[sampled]

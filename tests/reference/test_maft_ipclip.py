@@ -7,15 +7,13 @@ import pytest
 import torch
 from plain.maft import PlainImageProposals
 from reference_cases import cases, load
+from released_maft import framed_of, student_and_teacher
 from tiny_clip import tiny_clip
 from torch import Tensor
-from torch.nn import functional as F
 
-from ovseg_cli.checkpoints.maft_tower import import_maft_tower
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.loading import load_weights
 from ovseg_cli.mask_encoders.image_proposals import ImageProposals
-from ovseg_cli.structures import Frame, FramedImage
 
 ENCODERS = pytest.mark.parametrize("path", cases("maft_ipclip_"))
 WHOLE = pytest.mark.parametrize("path", cases("maft_losses_"))
@@ -33,17 +31,12 @@ def clip_of(metadata: dict[str, Any]) -> ClipEncoder:
     )
 
 
-def weights_of(tensors: dict[str, Tensor], prefix: str = "weights.") -> dict[str, Tensor]:
-    """The case's weights, through the importer of released files."""
-    names = (name for name in tensors if name.startswith(prefix))
-    state = {f"IPCLIP.{name.removeprefix(prefix)}": tensors[name] for name in names}
-    visual: dict[str, Tensor] = import_maft_tower(state, source="the case").visual
-    return visual
-
-
 def released(tensors: dict[str, Tensor], metadata: dict[str, Any], side: int) -> ImageProposals:
     clip = clip_of(metadata)
-    load_weights(clip.visual, weights_of(tensors), source="the case")
+    weights = {
+        n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")
+    }
+    load_weights(clip.visual, weights, source="the case")
     return ImageProposals(clip, start_layer=metadata["start_layer"], input_size=side)
 
 
@@ -100,11 +93,8 @@ def test_the_tokens_between_agree(path: Path) -> None:
 def test_images_and_proposals_of_any_shape_get_to_the_tower_as_released(path: Path) -> None:
     """From raw images and mask logits at stride 4; the teacher has other weights."""
     tensors, metadata = load(path)
-    clip = clip_of(metadata)
-    load_weights(clip.visual, weights_of(tensors, "weights.teacher."), source="the teacher")
-    encoder = ImageProposals(clip, start_layer=metadata["start_layer"], tuned="maft")
-    encoder.load_tower(weights_of(tensors, "weights.student."), source="the student")
-    framed = [framed_of(tensors[f"input.image_{index}"]) for index in range(2)]
+    encoder = student_and_teacher(tensors, metadata)
+    framed = [framed_of(tensors, index) for index in range(2)]
     images = torch.stack([encoder.squashed(image) for image in framed])
     masks = torch.stack(
         [
@@ -116,10 +106,3 @@ def test_images_and_proposals_of_any_shape_get_to_the_tower_as_released(path: Pa
     torch.testing.assert_close(of_masks, tensors["mid.student_mask_embeddings"], **TOLERANCE)
     torch.testing.assert_close(of_images, tensors["mid.student_global"], **TOLERANCE)
     torch.testing.assert_close(encoder.teacher(images), tensors["mid.teacher_global"], **TOLERANCE)
-
-
-def framed_of(image: Tensor) -> FramedImage:
-    height, width = image.shape[1:]
-    padded = (-(-height // 32) * 32, -(-width // 32) * 32)
-    pixels = F.pad(image, (0, padded[1] - width, 0, padded[0] - height))
-    return FramedImage(pixels, Frame(padded, (height, width), (height, width)))

@@ -99,7 +99,7 @@ def changed(settings: Settings, section: str, **options: Any) -> Settings:
 
 def framed(image: Tensor) -> FramedImage:
     size = (image.shape[1], image.shape[2])
-    return FramedImage(image, Frame(size, size, size))
+    return FramedImage(image, Frame(size, size, size, align_corners=True))
 
 
 def artifact(settings: Settings, name: str = "maft") -> dict[str, Tensor]:
