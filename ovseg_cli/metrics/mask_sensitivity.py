@@ -59,19 +59,20 @@ def background_heavy(mask: Bool[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
     Pixels of one distance are taken in reading order.
 
     Args:
-        mask: at most half of the image.
+        mask: from one pixel to half of the image.
 
     Raises:
-        ValueError: it is more than half of the image.
+        ValueError: it is empty, or more than half of the image.
     """
     area = int(mask.sum())
-    if 2 * area > mask.numel():
-        raise ValueError(f"a mask of {area} of {mask.numel()} pixels has too little around it")
-    distance = distance_transform_edt(~mask.cpu().numpy()).ravel()
-    nearest = np.argsort(distance, kind="stable")[: 2 * area]  # its own pixels have distance 0
-    heavy = torch.zeros(mask.numel(), dtype=torch.bool)
-    heavy[torch.from_numpy(nearest)] = True
-    return heavy.view_as(mask).to(mask.device)
+    if not 0 < 2 * area <= mask.numel():
+        raise ValueError(f"a mask of {area} of {mask.numel()} pixels has no such version")
+    distance = distance_transform_edt(~mask.cpu().numpy()).ravel()  # 0 inside of the mask
+    farthest = np.partition(distance, 2 * area - 1)[2 * area - 1]
+    heavy = distance < farthest
+    at_the_border = np.flatnonzero(distance == farthest)
+    heavy[at_the_border[: 2 * area - int(heavy.sum())]] = True
+    return torch.from_numpy(heavy).view_as(mask).to(mask.device)
 
 
 def compared(masks: Bool[Tensor, "M H W"]) -> Bool[Tensor, " M"]:
