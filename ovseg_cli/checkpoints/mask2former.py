@@ -2,13 +2,10 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from ..clip.loading import load_weights
-from ..errors import CheckpointError
 
 _BACKBONE = (
     (r"^stem\.conv(\d)\.norm\.", r"bn\1."),
@@ -114,64 +111,3 @@ def load_mask2former(model: nn.Module, released: Mapping[str, Tensor], *, source
         CheckpointError: tensors are missing, surplus, or of other shapes.
     """
     load_weights(model, mask2former_weights(released), source=source)
-
-
-_TORCHVISION = {
-    "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
-    "resnet34": "https://download.pytorch.org/models/resnet34-b627a593.pth",
-    "resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
-    "resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
-}
-
-
-def load_backbone(backbone: nn.Module, weights: str, *, architecture: str) -> None:
-    """Fills a ResNet with torchvision's weights, their classifier left out.
-
-    Args:
-        backbone: the `ResNet`, with frozen batch norms.
-        weights: `imagenet` for torchvision's file, else the path of such a file.
-        architecture: the ResNet's name in torchvision.
-
-    Raises:
-        CheckpointError: the file cannot be had or read, or is of another ResNet.
-    """
-    tensors = _imagenet(architecture) if weights == "imagenet" else _file(Path(weights))
-    kept = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
-    }
-    load_weights(backbone, kept, source=f"backbone weights {weights}")
-
-
-def _imagenet(architecture: str) -> dict[str, Tensor]:
-    if architecture not in _TORCHVISION:
-        raise CheckpointError(
-            f"{architecture}: there are no ImageNet weights; set "
-            "train_proposals.backbone_weights=none to train it from scratch"
-        )
-    url = _TORCHVISION[architecture]
-    try:
-        tensors: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", weights_only=True, progress=False
-        )
-    except (OSError, RuntimeError) as error:  # torch.hub's own is a RuntimeError: a wrong hash
-        raise CheckpointError(
-            f"{url}: cannot be downloaded ({error}); download it elsewhere and set "
-            "train_proposals.backbone_weights to the file, or to none"
-        ) from error
-    return tensors
-
-
-def _file(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader has errors of its own
-        raise CheckpointError(f"{path}: cannot be read as weights ({error})") from error
-    if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):
-        raise CheckpointError(f"{path}: is no dictionary of tensors as torchvision saves them")
-    return tensors

@@ -233,12 +233,13 @@ BACKBONES: dict[str, Architecture] = {
 
 
 def resnet(
-    name: BackboneName, *, width: int = 64, norm: Literal["frozen_batch", "group"] = "frozen_batch"
+    name: str, *, width: int = 64, norm: Literal["frozen_batch", "group"] = "frozen_batch"
 ) -> ResNet:
     """A ResNet by its name.
 
     Args:
-        name: resnet10 has one basic block a stage; those with a `c` are DeepLab's.
+        name: a `BackboneName`; resnet10 has one basic block a stage, those with a `c` are
+            DeepLab's.
         width: channels of the stem.
         norm: `frozen_batch` for ImageNet weights, `group` for training from scratch.
 
@@ -248,11 +249,11 @@ def resnet(
     return ResNet(width=width, norm=norm, **BACKBONES[name]._asdict())
 
 
-def freeze(backbone: ResNet, stages: int) -> None:
+def freeze(backbone: nn.Module, stages: int) -> None:
     """Keeps the first stages of a backbone as they are.
 
     Args:
-        backbone: changed in place.
+        backbone: changed in place; its stages are layer1 to layer4, and all else is its stem.
         stages: 0 for none, 1 for the stem alone, 5 for all.
     """
     layers = ("layer1", "layer2", "layer3", "layer4")

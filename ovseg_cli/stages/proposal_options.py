@@ -33,8 +33,8 @@ class TrainProposalsOptions:
         image_size: side of the square training images, a multiple of 32.
         smallest_scale: least scale of `jitter`.
         largest_scale: greatest scale of `jitter`.
-        backbone_weights: `none`, `imagenet` (torchvision's) or a file of torchvision's layout; a
-            proposer on CLIP's features has no such backbone.
+        backbone_weights: `none`, `imagenet` (torchvision's, or Swin's own) or a file of their
+            layout; a proposer on CLIP's features has no such backbone.
         lr: the learning rate.
         backbone_lr_factor: of the learning rate of the backbone, or of a CLIP that learns.
         weight_decay: decoupled; none on norms and embeddings.

@@ -4,12 +4,13 @@ Masks have no class, but for FC-CLIP's proposer: it learns the words of the seen
 the frozen text tower makes embeddings once (Yu et al., NeurIPS 2023, section 3.3).
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from ovseg_cli.checkpoints.mask2former import load_backbone
+from ovseg_cli.checkpoints.imagenet import load_backbone
 from ovseg_cli.checkpoints.run_parts import clip_of, takes_clip, vocabulary_json
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.datasets.coco import CocoDataset
@@ -92,7 +93,7 @@ def _trained(
     torch.manual_seed(recipe.seed)
     name, proposer = built_proposer(section, clip)
     if not isinstance(proposer, ClipMask2Former) and options.backbone_weights != "none":
-        architecture = section.get("backbone", "resnet50")
+        architecture = _backbone_name(section)
         load_backbone(proposer.backbone, options.backbone_weights, architecture=architecture)
     examples = ProposalExamples(dataset, options, seed=recipe.seed)
     result = fit(
@@ -153,6 +154,12 @@ def built_proposer(
     name, target, options = _chosen(section)
     parts = {"clip": clip} if takes_clip(target) else {}
     return name, build("proposer", options, target, **parts)
+
+
+def _backbone_name(section: dict[str, Any]) -> str:
+    _, target, options = _chosen(section)
+    default = inspect.signature(target).parameters["backbone"].default
+    return str(options.get("backbone", default))
 
 
 def _chosen(

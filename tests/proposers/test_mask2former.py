@@ -2,7 +2,8 @@ import pytest
 import torch
 from plain import mask2former as plain
 
-from ovseg_cli.checkpoints.mask2former import load_backbone, mask2former_weights
+from ovseg_cli.checkpoints.imagenet import load_backbone
+from ovseg_cli.checkpoints.mask2former import mask2former_weights
 from ovseg_cli.errors import CheckpointError, RecipeError
 from ovseg_cli.proposers import PROPOSERS, Mask2Former, Proposer, TrainableProposer
 from ovseg_cli.proposers.mask2former.mask_decoder import _allowed

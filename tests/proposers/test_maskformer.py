@@ -65,14 +65,39 @@ def test_as_many_parameters_as_in_the_released_models(channels, embedding_dim, p
         assert count(QueryDecoder(channels[-1], embedding_dim=embedding_dim)) == queries
 
 
-def test_the_defaults_are_the_models_on_a_resnet():
-    config = open_clip.get_model_config("ViT-B-16-quickgelu")
+@pytest.mark.parametrize(
+    ("architecture", "options", "heads", "frozen"),
+    [
+        ("ViT-L-14-quickgelu", {}, 4_951_808 + 11_008_768, set()),
+        (
+            "ViT-B-16-quickgelu",
+            {"backbone": "resnet101c", "trained_stages": 3},
+            7_540_480 + 11_008_512,
+            {"conv1", "conv2", "conv3", "layer1"},
+        ),
+    ],
+    ids=["swin_base", "resnet101c"],
+)
+def test_the_released_models(architecture, options, heads, frozen):
+    config = open_clip.get_model_config(architecture)
     config["text_cfg"].update(layers=1)
+    config["vision_cfg"].update(layers=1)
     with torch.device("meta"):
-        model = MaskFormer(clip=ClipEncoder(open_clip.CLIP(**config)))
-    assert count(model.pixel_decoder) + count(model.query_decoder) == 7_540_480 + 11_008_512
-    learned = {n.split(".")[0] for n, p in model.backbone.named_parameters() if p.requires_grad}
-    assert learned == {"layer2", "layer3", "layer4"}  # the stem and res2 are frozen
+        model = MaskFormer(clip=ClipEncoder(open_clip.CLIP(**config)), **options)
+    assert count(model.pixel_decoder) + count(model.query_decoder) == heads
+    parameters = model.backbone.named_parameters()
+    assert {n.split(".")[0] for n, p in parameters if not p.requires_grad} == frozen
+
+
+def test_a_swin_below_it_proposes_and_learns():
+    model = small(backbone="swin_tiny", backbone_width=12).train()
+    layers = model(torch.rand(1, 3, 64, 96) * 255, texts())
+    sum(layer.mask_logits.square().sum() for layer in layers).backward()
+    assert model.backbone.embed.weight.grad.abs().sum() > 0
+    frozen = small(backbone="swin_tiny", backbone_width=12, trained_stages=3)
+    parameters = frozen.backbone.named_parameters()
+    kept = {n.split(".")[0] for n, p in parameters if not p.requires_grad}
+    assert kept == {"embed", "embed_norm", "layer1"}
 
 
 def test_a_proposal_a_query_with_its_embedding():

@@ -21,23 +21,27 @@ from ovseg_cli.structures import Frame, FramedImage, Proposals, TextEmbeddings
 from ..imagenet_pixels import ImageNetPixels
 from ..mask2former.mask_decoder import MaskPredictions
 from ..mask2former.model import check_hidden_dim, check_size
-from ..resnet import BackboneName, freeze, resnet
+from ..resnet import BackboneName, ResNet, freeze, resnet
+from ..swin import SWINS, Swin, SwinName, swin
 from .pixel_decoder import PixelDecoder
 from .query_decoder import QueryDecoder
 
 SCALE = 100.0  # of the cosines, as published; it does not learn
-FREE_OPTIONS = ("dropout", "trained_stages")
+FREE_OPTIONS = ("drop_path", "dropout", "trained_stages")
 
 
 class MaskFormer(nn.Module):
-    """Masks with embeddings in CLIP's joint space; the defaults are the paper's for ResNet-101c.
+    """Masks with embeddings in CLIP's joint space; the defaults are the paper's with Swin-B.
 
     Args:
         clip: its joint space is learned; its towers are no part of the proposer.
-        backbone: which ResNet; resnet10 has one basic block a stage, a final `c` is DeepLab's.
-        backbone_width: channels of the backbone's stem.
-        backbone_norm: `frozen_batch` for ImageNet weights, `group` for training from scratch.
+        backbone: which Swin or ResNet; resnet10 has one basic block a stage, a final `c` is
+            DeepLab's. The paper's other one is resnet101c with `trained_stages` 3.
+        backbone_width: channels of the backbone's stem; None for its paper's.
+        backbone_norm: of a ResNet: `frozen_batch` for ImageNet weights, `group` for training from
+            scratch.
         trained_stages: how many of the backbone's stages learn, from the last; 5 is all.
+        drop_path: of a Swin: share of left-out residuals of its last block while training.
         hidden_dim: channels of both decoders, a multiple of 32.
         mask_dim: channels of mask features.
         embedding_hidden_dim: hidden channels of the head that makes embeddings.
@@ -55,10 +59,11 @@ class MaskFormer(nn.Module):
         self,
         *,
         clip: ClipEncoder,
-        backbone: BackboneName = "resnet101c",
-        backbone_width: PositiveInt = 64,
+        backbone: SwinName | BackboneName = "swin_base",
+        backbone_width: PositiveInt | None = None,
         backbone_norm: Literal["frozen_batch", "group"] = "frozen_batch",
-        trained_stages: Annotated[int, Field(ge=0, le=5)] = 3,
+        trained_stages: Annotated[int, Field(ge=0, le=5)] = 5,
+        drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.3,
         hidden_dim: PositiveInt = 256,
         mask_dim: PositiveInt = 256,
         embedding_hidden_dim: PositiveInt = 1024,
@@ -70,7 +75,11 @@ class MaskFormer(nn.Module):
     ) -> None:
         super().__init__()
         check_hidden_dim(hidden_dim, heads)
-        self.backbone = resnet(backbone, width=backbone_width, norm=backbone_norm)
+        self.backbone: Swin | ResNet
+        if backbone in SWINS:
+            self.backbone = swin(backbone, width=backbone_width, drop_path=drop_path)
+        else:
+            self.backbone = resnet(backbone, width=backbone_width or 64, norm=backbone_norm)
         freeze(self.backbone, 5 - trained_stages)
         self.pixel_decoder = PixelDecoder(
             self.backbone.channels, hidden_dim=hidden_dim, mask_dim=mask_dim
