@@ -19,6 +19,7 @@ from ovseg_cli.mask_encoders.image_proposals import ImageProposals
 from ovseg_cli.proposers import Proposer
 from ovseg_cli.stages.maft_options import MaftOptions
 from ovseg_cli.stages.masq_examples import packed, proposals_of, square, unpacked
+from ovseg_cli.stages.pseudo_labels import PseudoLabels
 from ovseg_cli.stages.training_images import TrainingImages
 from ovseg_cli.structures import Frame, FramedImage, Sample
 
@@ -66,6 +67,9 @@ class MaftExamples:
         encoder: says which patches masks cover; its frozen tower is the teacher.
         options: the batch, its augmentation, and what masks are to cover.
         seed: of order and augmentation.
+        align_corners: whether mask logits lie with corners on corners, as released.
+        label_of: for each class of the dataset the label that is learned; None for its own index.
+        pseudo_labels: finds masks of further classes; None for the annotated ones alone.
 
     Raises:
         InputError: no image of the split has a mask.
@@ -79,9 +83,14 @@ class MaftExamples:
         *,
         options: MaftOptions,
         seed: int,
+        align_corners: bool = False,
+        label_of: Int[Tensor, " K"] | None = None,
+        pseudo_labels: PseudoLabels | None = None,
     ) -> None:
         self.dataset, self.proposer, self.encoder = dataset, proposer, encoder
-        self.options = options
+        self.options, self.pseudo_labels = options, pseudo_labels
+        self.align_corners = align_corners
+        self.label_of = torch.arange(len(dataset.vocabulary)) if label_of is None else label_of
         self.images = TrainingImages(dataset, options, seed=seed)
         self._kept: dict[tuple[int, bool], _Kept] = {}
 
@@ -112,7 +121,7 @@ class MaftExamples:
         """
         index, mirrored = self.images.index_at(position), self.images.mirrored_at(position)
         image = square(self.dataset.image(index), self.options.image_size, mirrored)
-        framed = _framed(image)
+        framed = self._framed(image)
         shown, key = self.encoder.squashed(framed), (index, mirrored)
         if key not in self._kept:
             sample = self.dataset[index]
@@ -130,7 +139,7 @@ class MaftExamples:
             position: in the endless sequence; it decides the augmentation.
         """
         sample = self.images.augmented(self.images.index_at(position), position)
-        return self.examined(_framed(sample.image.float()), sample)
+        return self.examined(self._framed(sample.image.float()), sample)
 
     @torch.no_grad()
     def examined(self, framed: FramedImage, sample: Sample) -> Example:
@@ -144,14 +153,22 @@ class MaftExamples:
         masks, labels = self.targets(sample)
         mask_logits = self._mask_logits(framed, masks)
         likely = encoder.mask_probabilities(mask_logits, framed.frame)
-        visible = encoder.visible_patches(likely[None])[0]
-        at = framed.frame.padded if self.options.iou_at == "image" else mask_logits.shape[1:]
-        overlaps = class_overlaps(mask_logits, masks.to(device), labels.to(device), at=tuple(at))
         image = encoder.squashed(framed)
+        if self.pseudo_labels is not None:
+            more, of_more = self.pseudo_labels.found(image, likely, mask_logits, masks)
+            masks, labels = torch.cat([masks, more]), torch.cat([labels, of_more])
+        at = framed.frame.padded if self.options.iou_at == "image" else mask_logits.shape[1:]
+        overlaps = class_overlaps(
+            mask_logits,
+            masks.to(device),
+            labels.to(device),
+            at=(int(at[0]), int(at[1])),
+            align_corners=self.align_corners,
+        )
+        visible, cpu = encoder.visible_patches(likely[None])[0], torch.device("cpu")
         taught = image.new_zeros(encoder.clip.embedding_dim)
         if self.options.distillation_weight:
             taught = encoder.teacher(image[None])[0]
-        cpu = torch.device("cpu")
         return Example(image, visible.cpu(), overlaps.to(cpu), taught.cpu())
 
     def targets(self, sample: Sample) -> tuple[Bool[Tensor, "M H W"], Int[Tensor, " M"]]:
@@ -161,12 +178,16 @@ class MaftExamples:
             sample: of the training image's size.
         """
         there = ~sample.is_crowd & sample.masks.flatten(1).any(1)
-        masks, labels = sample.masks[there], sample.labels[there]
+        masks, labels = sample.masks[there], self.label_of[sample.labels[there]]
         if self.options.covers == "segment":
             return masks, labels
         classes = labels.unique()
         merged = [masks[labels == label].any(0) for label in classes]
         return (torch.stack(merged) if merged else masks), classes
+
+    def _framed(self, image: Tensor) -> FramedImage:
+        size = (image.shape[-2], image.shape[-1])
+        return FramedImage(image, Frame(size, size, size, self.align_corners))
 
     def _mask_logits(self, framed: FramedImage, masks: Tensor) -> Tensor:
         if self.proposer is None:
@@ -182,16 +203,16 @@ def class_overlaps(
     labels: Int[Tensor, " M"],
     *,
     at: tuple[int, int],
+    align_corners: bool = False,
 ) -> ClassOverlaps:
     """How proposals cover classes: of several masks of a class the best covered one counts.
-
-    Mask logits are upsampled with corners on corners, as released.
 
     Args:
         mask_logits: proposals.
         masks: annotated, over the same area.
         labels: their classes.
         at: (height, width) at which areas are measured.
+        align_corners: whether mask logits lie with corners on corners.
     """
     classes, which = labels.unique(return_inverse=True)
     if not masks.numel() or not mask_logits.numel():
@@ -199,15 +220,10 @@ def class_overlaps(
     inside = F.adaptive_avg_pool2d(masks.float(), at)
     parts = []
     for some in mask_logits.split(max(1, PIXELS // (at[0] * at[1]))):
-        likely = F.interpolate(some[None], at, mode="bilinear", align_corners=True)[0].sigmoid()
-        parts.append(soft_iou(inside, likely))
+        logits = F.interpolate(some[None], at, mode="bilinear", align_corners=align_corners)[0]
+        parts.append(soft_iou(inside, logits.sigmoid()))
     iou = torch.cat(parts, dim=1)
     best = iou.new_zeros(len(classes), iou.shape[1])
     return ClassOverlaps(
         best.scatter_reduce(0, which[:, None].expand_as(iou), iou, "amax"), classes
     )
-
-
-def _framed(image: Float[Tensor, "3 H W"]) -> FramedImage:
-    size = (image.shape[-2], image.shape[-1])
-    return FramedImage(image, Frame(size, size, size, align_corners=True))

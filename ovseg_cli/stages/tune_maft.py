@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ovseg_cli.checkpoints.plugged_tower import base_of
-from ovseg_cli.checkpoints.run_parts import clip_of, proposer_of
+from ovseg_cli.checkpoints.run_parts import clip_of
 from ovseg_cli.classification import Classification
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.parameter_groups import freeze
 from ovseg_cli.cosine_logits import class_logits
+from ovseg_cli.datasets.coco import CocoDataset
+from ovseg_cli.datasets.framing import FramingOptions
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.losses.mask_aware import mask_aware_loss, overlap_cross_entropy
 from ovseg_cli.losses.self_distillation import self_distillation_loss
@@ -25,9 +27,11 @@ from ovseg_cli.recipe import build, choose
 from ovseg_cli.segmenter import VocabularyOptions
 from ovseg_cli.stages.maft_examples import Batch, MaftExamples
 from ovseg_cli.stages.maft_options import MaftOptions
+from ovseg_cli.stages.pseudo_labels import PseudoLabels
 from ovseg_cli.stages.session import Settings, dataset_of, train_split, tuning_section
 from ovseg_cli.stages.training_images import check_shares, check_side
-from ovseg_cli.structures import TextEmbeddings
+from ovseg_cli.stages.tuning_proposer import tuning_proposer
+from ovseg_cli.structures import TextEmbeddings, Vocabulary
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import fit
 from ovseg_cli.vocabulary.templates import TEMPLATES
@@ -50,16 +54,28 @@ def tune_maft(
     classification = build("classification", recipe.section("classification"), Classification)
     _check(options)
     dataset = dataset_of(settings, train_split(settings), part="seen")
+    vocabulary = _words(settings, options, dataset)
     clip = clip_of(settings.run, recipe)
     classification = classification.with_scale_of(clip.logit_scale)
     encoder = _encoder(settings, options, clip=clip).to(device)
-    needs_proposals = options.masks == "proposals"
-    proposer = proposer_of(settings.run, recipe, device=device) if needs_proposals else None
-    examples = MaftExamples(dataset, proposer, encoder, options=options, seed=recipe.seed)
     words = build("vocabulary", recipe.section("vocabulary"), VocabularyOptions)
-    texts = text_embeddings(
-        dataset.vocabulary, clip.encode_text, templates=TEMPLATES[words.templates]
-    ).to(device)
+    texts = text_embeddings(vocabulary, clip.encode_text, templates=TEMPLATES[words.templates])
+    texts = texts.to(device)
+    labels = None
+    if options.pseudo_labels:
+        before = _encoder(settings, options, clip=clip).to(device).requires_grad_(False)
+        unseen = ~torch.tensor(vocabulary.seen)
+        labels = PseudoLabels(before, texts, classification, unseen, options.pseudo_score)
+    examples = MaftExamples(
+        dataset,
+        tuning_proposer(settings, vocabulary, clip) if options.masks == "proposals" else None,
+        encoder,
+        options=options,
+        seed=recipe.seed,
+        align_corners=build("framing", recipe.section("framing"), FramingOptions).align_corners,
+        label_of=torch.tensor([vocabulary.names.index(n) for n in dataset.vocabulary.names]),
+        pseudo_labels=labels,
+    )
     result = fit(
         encoder,
         batch_at=examples.batch_at,
@@ -117,7 +133,7 @@ def maft_losses(
             loss = mask_aware_loss(logits, overlaps, distance=options.distance)
         else:
             loss = overlap_cross_entropy(logits, overlaps)
-        losses = {options.objective: options.mask_aware_weight * loss}
+        losses: dict[str, Tensor] = {options.objective: options.mask_aware_weight * loss}
         if options.distillation_weight:
             both = torch.stack([of_images, batch.taught.to(device)])
             student, teacher = _logits(both, text_embeddings, classification)
@@ -143,6 +159,19 @@ def _grid(encoder: nn.Module) -> int:
     return int(inner.grid)
 
 
+def _words(settings: Settings, options: MaftOptions, dataset: CocoDataset) -> Vocabulary:
+    """The classes that are learned: the seen ones, and with pseudo labels the unseen ones too."""
+    if not options.pseudo_labels:
+        return dataset.vocabulary
+    vocabulary = dataset_of(settings, train_split(settings)).vocabulary
+    if all(vocabulary.seen):
+        raise RecipeError(
+            "[tune_clip] pseudo_labels: the dataset has no unseen class to find; leave the option "
+            "out, or take a split such as dataset.classes=coco_stuff_156_15"
+        )
+    return vocabulary
+
+
 def _encoder(settings: Settings, options: MaftOptions, *, clip: ClipEncoder) -> ImageProposals:
     """The encoder as tuning begins, what is frozen without gradient."""
     recipe = settings.recipe
@@ -163,6 +192,11 @@ def _check(options: MaftOptions) -> None:
     check_shares("tune_clip", options.batch_size)
     if options.masks == "proposals":
         check_side("tune_clip", options.image_size)
+    if options.pseudo_labels and options.masks != "proposals":
+        raise RecipeError(
+            "[tune_clip] pseudo_labels: nobody annotated the masks of unseen classes; set "
+            "tune_clip.masks to proposals"
+        )
     if not options.mask_aware_weight and not options.distillation_weight:
         raise RecipeError(
             "[tune_clip] mask_aware_weight and distillation_weight are both 0, so that there is "

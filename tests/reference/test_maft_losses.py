@@ -32,7 +32,9 @@ def overlaps_of(tensors: dict[str, Tensor]) -> tuple[ClassOverlaps, ...]:
         masks = F.pad(masks, (0, width - masks.shape[2], 0, height - masks.shape[1]))
         labels = tensors[f"input.gt_classes_{index}"].long()
         mask_logits = tensors["input.pred_masks"][index]
-        found.append(class_overlaps(mask_logits, masks, labels, at=(height, width)))
+        found.append(
+            class_overlaps(mask_logits, masks, labels, at=(height, width), align_corners=True)
+        )
     return tuple(found)
 
 

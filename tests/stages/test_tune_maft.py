@@ -189,9 +189,8 @@ def test_two_processes_tune_what_one_tunes_with_the_same_global_batch(settings: 
     )
     own = clips(settings)
     for name, value in artifact(settings).items():
-        assert (
-            value - one[name]
-        ).abs().float().mean() < 1e-5  # AdamW makes much of the least gradients
+        apart = (value - one[name]).abs().float()
+        assert apart.mean() < 1e-5  # not the greatest: AdamW makes much of the least gradients
         if "ln_2" in name:
             assert (value - own[name]).abs().mean() > 1e-3
 
@@ -322,6 +321,11 @@ def test_a_batch_is_learned_by_heart(settings: Settings) -> None:
             "tune_clip",
             {"mask_aware_weight": 0, "distillation_weight": 0},
             r"\[tune_clip\] mask_aware_weight and distillation_weight",
+        ),
+        (
+            "tune_clip",
+            {"pseudo_labels": True, "masks": "ground_truth"},
+            r"\[tune_clip\] pseudo_labels: nobody annotated the masks of unseen classes",
         ),
         ("mask_encoder", {"start_layer": 2}, r"\[mask_encoder\] start_layer"),
         ("artifacts", {"tuned": "base"}, r"\[artifacts\] tuned: 'base' is the CLIP that is tuned"),
