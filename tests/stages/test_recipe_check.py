@@ -18,7 +18,7 @@ def test_a_shipped_recipe_comes_with_its_chain(name):
     assert (recipes_folder() / f"{name}.sh").is_file()
 
 
-@pytest.mark.parametrize("system", ["masqclip", "maskclip"])
+@pytest.mark.parametrize("system", ["masqclip", "maskclip", "ovseg"])
 def test_the_tiny_recipe_differs_from_the_papers_in_numbers_only(system):
     tiny, paper = load_recipe(f"tiny/{system}"), load_recipe(system)
     for section in ("proposer", "mask_encoder", "classification"):
