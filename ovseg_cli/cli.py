@@ -440,8 +440,8 @@ def convert_maps(
     from .stages.convert_maps import LabelMaps
     from .stages.convert_maps import convert_maps as stage
 
-    given = {"maps": maps, "classes": classes, "images": images, "names": names}
-    given |= {"values": values, "unseen": unseen, "rare": rare}
+    folders = {"maps": maps, "images": images, "names": names}
+    given = {**folders, "classes": classes, "values": values, "unseen": unseen, "rare": rare}
     figures = stage(root, split, build("from-maps", given, LabelMaps))
     _show_figures(f"{root}: {split}", figures, as_json)
 
