@@ -14,6 +14,7 @@ from .ground_truth import ground_truth_proposals
 from .mask2former import ClipMask2Former, Mask2Former
 from .mask_rcnn import MaskRcnn
 from .maskformer import MaskFormer
+from .sam import SamMasks
 
 
 @runtime_checkable
@@ -68,6 +69,7 @@ FREE_OPTIONS: dict[str, tuple[str, ...]] = {  # those that weights do not depend
 }
 READY_PROPOSERS: dict[str, Callable[..., Proposer]] = {  # without weights in a run directory
     "folder": FolderMasks,
+    "sam": SamMasks,
 }
 
 __all__ = [
@@ -83,6 +85,7 @@ __all__ = [
     "MaskRcnn",
     "Proposer",
     "ReadsWords",
+    "SamMasks",
     "TrainableProposer",
     "ground_truth_proposals",
 ]
