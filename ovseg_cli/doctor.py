@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from .mining.tagger_data import tagger_folder
 from .recipe import recipes_folder, shipped_recipes
 
 _PACKAGES = ("open_clip_torch", "timm", "numpy", "scipy", "pillow", "pycocotools", "safetensors")
@@ -50,6 +51,7 @@ def diagnose(folder: Path = Path()) -> list[Finding]:
         _mps,
         _recipes,
         _model_in_the_box,
+        _tagger_data,
         lambda: _space(folder),
     )
     return [check() for check in checks]
@@ -165,6 +167,14 @@ def _model_in_the_box() -> Finding:
         return Finding("model tiny", "missing", mend)
     size = sum(path.stat().st_size for path in _TINY.rglob("*") if path.is_file())
     return Finding("model tiny", f"{size / 1e6:.1f} MB, knows synthetic shapes only")
+
+
+def _tagger_data() -> Finding:
+    folder = tagger_folder()
+    if folder is None:
+        found, mend = "missing: mine-captions finds nouns by rules", "ovseg models pull nltk"
+        return Finding("NLTK's tagger data", found, mend)
+    return Finding("NLTK's tagger data", str(folder))
 
 
 def _space(folder: Path) -> Finding:

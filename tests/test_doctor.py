@@ -55,3 +55,13 @@ def test_a_full_disk_is_told(monkeypatch, tmp_path) -> None:
     usage = type("Usage", (), {"free": 10**6})
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage)
     assert "free some space" in named(diagnose(tmp_path), "this folder").mend
+
+
+def test_missing_tagger_data_are_told_with_the_command_that_gets_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "tagger_folder", lambda: None)
+    finding = named(diagnose(tmp_path), "NLTK's tagger data")
+    assert "by rules" in finding.found
+    assert finding.mend == "ovseg models pull nltk"
+    monkeypatch.setattr(doctor, "tagger_folder", lambda: tmp_path)
+    finding = named(diagnose(tmp_path), "NLTK's tagger data")
+    assert (finding.found, finding.mend) == (str(tmp_path), None)

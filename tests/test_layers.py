@@ -20,17 +20,16 @@ LAYERS = [
         "rendering",
         "image_sources",
         "writers",
-        "doctor",
     },
     {"proposers", "mask_encoders"},
     {"checkpoints"},
     {"segmenter"},
     {"mining"},
-    {"stages"},
+    {"stages", "doctor"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-SAME_LEVEL = {("losses", "training"), ("storage", "recipe"), ("doctor", "clip")}
+SAME_LEVEL = {("losses", "training"), ("storage", "recipe")}
 
 
 def part_of(path):
