@@ -83,10 +83,21 @@ def tune_ovseg(
         artifact: the name to save it by.
         checkpoint_name: of checkpoint and log.
         fingerprint: of the settings, for the checkpoint.
+
+    Raises:
+        RecipeError: an option that cannot be used.
+        RunError: the run directory lacks the CLIP, or what to begin with.
+        InputError: there are no pairs.
+        CheckpointError: what to begin with does not fit.
     """
     recipe, device = settings.recipe, settings.device
     options = _options(settings)
     check_shares("tune_clip", options.batch_size)
+    if options.start == artifact:
+        raise RecipeError(
+            f"[tune_clip] start: {artifact} is what this tuning makes; name its result otherwise "
+            "with artifacts.tuned"
+        )
     pairs = _pairs(settings, options)
     clip = clip_of(settings.run, recipe)
     module = _beginning(settings, options, clip).to(device)

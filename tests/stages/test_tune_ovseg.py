@@ -319,6 +319,17 @@ def test_a_beginning_that_is_missing_or_does_not_fit_is_named(settings: Settings
         tune_clip(in_mode(settings, "mpt", prompts=2, start="masq"))
 
 
+def test_a_tuning_does_not_begin_with_its_own_result(settings: Settings) -> None:
+    again = in_mode(settings, "mpt", prompts=2, start="ovseg-mpt")
+    with pytest.raises(RecipeError, match="ovseg-mpt is what this tuning makes"):
+        tune_clip(again)
+    tune_clip(settings)
+    outcome = tune_clip(changed(again, "artifacts", tuned="longer"))
+    assert outcome.artifact == "clip/longer"
+    before, after = tensors_of(settings, "ovseg-mpt"), tensors_of(settings, "longer")
+    assert not torch.equal(before["mask_prompts.prompts"], after["mask_prompts.prompts"])
+
+
 def test_without_pairs_the_command_that_mines_them_is_named(settings: Settings) -> None:
     (settings.run.path / "pairs" / "statistics.json").unlink()
     with pytest.raises(InputError, match="ovseg mine-captions"):
