@@ -213,6 +213,30 @@ def test_masks_that_their_proposer_takes_for_void_can_be_left_out(image: torch.T
     assert segmenter.encode(framed, own, vocabulary).valid.tolist() == [True, True, False, False]
 
 
+def test_of_masks_that_are_nearly_the_same_the_one_furthest_from_void_is_looked_at(
+    image: torch.Tensor,
+) -> None:
+    clip = tiny_clip()
+    vocabulary = parse_labels("dog,cat")
+    one, few = (Segmenter(None, MaskedCrops(clip, same_above=s), clip) for s in (None, 0.8))
+    framed = one.frame(image)
+    embeddings = one.text_embeddings(vocabulary).embeddings
+    mask_logits = torch.ones(2, 8, 8)
+    mask_logits[0, 0] = -1
+    proposals = Proposals(
+        mask_logits,
+        framed.frame,
+        torch.ones(2),
+        embeddings=torch.stack([-embeddings.sum(0), embeddings[0]]),
+        no_object=-embeddings.sum(0),
+        logit_scale=100.0,
+    )
+    alone = one.encode(framed, proposals, vocabulary).embeddings
+    shared = few.encode(framed, proposals, vocabulary).embeddings
+    assert not torch.allclose(alone[0], alone[1])
+    torch.testing.assert_close(shared, alone[[1, 1]])
+
+
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_two_encoders_give_an_ensemble(image: torch.Tensor, weight: float) -> None:
     clip = tiny_clip()

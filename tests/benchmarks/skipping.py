@@ -1,6 +1,6 @@
 """What leaving out crops saves, and what it costs: crops, time, semantic mIoU.
 
-    python tests/benchmarks/skipping.py RUN [--recipe tiny/masqclip] [--images 200] [--split val]
+    python tests/benchmarks/skipping.py RUN [--recipe tiny/ovseg] [--images 200] [--split val]
 
 RUN has the annotated images of the recipe, a CLIP and proposals. The masks of an image are found
 once, and encoded once for each pair of `least_score` and `same_above`, in turns; one process, one
@@ -30,11 +30,6 @@ from ovseg_cli.stages.scores import class_map
 from ovseg_cli.stages.session import Settings, dataset_of, dataset_options
 from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals, Sample, Vocabulary
 
-CROPS = (
-    "mask_encoder={name: masked_crops, region: box, fill: mean, side: 40}",
-    "classification={background: null}",
-)
-
 
 @dataclass
 class Skipping:
@@ -50,7 +45,7 @@ def main() -> None:
     """Prints a line of JSON a setting."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--recipe", default="tiny/masqclip")
+    parser.add_argument("--recipe", default="tiny/ovseg")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.OPTION=VALUE")
     parser.add_argument("--split", help="default: the recipe's test")
     parser.add_argument("--images", type=int, default=200)
@@ -58,7 +53,7 @@ def main() -> None:
     parser.add_argument("--same-above", type=float, nargs="*", default=[0.9, 0.8, 0.7])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    settings = Settings(Run(options.run), load_recipe(options.recipe, [*CROPS, *options.set]))
+    settings = Settings(Run(options.run), load_recipe(options.recipe, options.set))
     segmenter = Segmenter.from_run(settings.run, settings.recipe)
     dataset = dataset_of(settings, options.split or dataset_options(settings).test)
     classes = len(dataset.vocabulary)
