@@ -33,7 +33,7 @@ from ovseg_cli.clip.vision_transformer import image_tokens, project_class_tokens
 from ovseg_cli.mask_encoders.image_proposals import ImageProposals
 from ovseg_cli.structures import Frame, FramedImage, Proposals
 
-FRAME = Frame((640, 640), (640, 640), (640, 640))
+FRAME = Frame((640, 640), (640, 640), (640, 640), align_corners=True)
 TRAINED = ("attn.", "ln_1.", "ln_2.", "ln_post.")
 Work = Callable[[], Tensor]
 

@@ -1,8 +1,9 @@
 """MAFT's image-proposals encoder as released: one sequence, the attention bias made in full.
 
 From the start layer on, as many class tokens as masks and the patches are one sequence, whose bias
-of a row and a column a token is made anew in every layer, once a head. Without masks the tower is
-run as it is. Frozen weights are held without gradient.
+of a row and a column a token is made anew in every layer, once a head, and handed to PyTorch's
+fused attention as `nn.MultiheadAttention` does. Without masks the tower is run as it is. Frozen
+weights are held without gradient.
 """
 
 import torch
@@ -51,7 +52,7 @@ class PlainImageProposals(nn.Module):
         return visual.ln_pre(tokens + positions), grid
 
     def bias(self, masks: Tensor, grid: tuple[int, int], heads: int) -> Tensor:
-        """(B * heads, N + P, N + P) zero where a token may look, else minus infinity."""
+        """(B, heads, N + P, N + P) zero where a token may look, else minus infinity."""
         batch, count = masks.shape[:2]
         seen = F.interpolate(masks, grid, mode="bilinear").flatten(2) >= self.threshold
         length = count + seen.shape[-1]
@@ -61,20 +62,14 @@ class PlainImageProposals(nn.Module):
         allowed[:, count:, count:] = True
         bias = torch.zeros(allowed.shape, dtype=masks.dtype, device=masks.device)
         bias = bias.masked_fill(~allowed, float("-inf"))
-        return bias.repeat_interleave(heads, dim=0)
+        return bias[:, None].repeat(1, heads, 1, 1)
 
     @staticmethod
     def attention(attention: nn.Module, normed: Tensor, bias: Tensor | None) -> Tensor:
         projected = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
         queries, keys, values = (
-            part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2).flatten(0, 1)
+            part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
             for part in projected.chunk(3, dim=-1)
         )
-        queries = queries * queries.shape[-1] ** -0.5
-        if bias is None:
-            scores = queries @ keys.transpose(1, 2)
-        else:
-            scores = torch.baddbmm(bias, queries, keys.transpose(1, 2))
-        attended = scores.softmax(dim=-1) @ values
-        attended = attended.unflatten(0, (len(normed), -1)).transpose(1, 2).flatten(2)
-        return attention.out_proj(attended)
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+        return attention.out_proj(attended.transpose(1, 2).flatten(2))
