@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ovseg_cli.checkpoints.array_pickles import read_arrays
+from ovseg_cli.checkpoints.mask2former import resnet_weights
 from ovseg_cli.checkpoints.maskformer import swin_weights
 from ovseg_cli.clip.loading import load_weights
 from ovseg_cli.errors import CheckpointError
@@ -31,7 +33,8 @@ def load_backbone(backbone: nn.Module, weights: str, *, architecture: str) -> No
 
     Args:
         backbone: a `ResNet` with frozen batch norms, or a `Swin`.
-        weights: `imagenet` for torchvision's or Swin's own file, else the path of such a file.
+        weights: `imagenet` for torchvision's or Swin's own file, else the path of such a file or of
+            a ResNet of detectron2's (`.pkl`), such as R-103.pkl for DeepLab's ResNets.
         architecture: the backbone's name, such as `resnet50` or `swin_base`.
 
     Raises:
@@ -54,8 +57,9 @@ def load_backbone(backbone: nn.Module, weights: str, *, architecture: str) -> No
 def _imagenet(architecture: str) -> dict[str, Tensor]:
     if architecture not in _FILES:
         raise CheckpointError(
-            f"{architecture}: there are no ImageNet weights; set "
-            "train_proposals.backbone_weights=none to train it from scratch"
+            f"{architecture}: there are no ImageNet weights to download; set "
+            "train_proposals.backbone_weights=none to train it from scratch, or to a file, such as "
+            "detectron2's R-103.pkl for resnet101c"
         )
     url = _FILES[architecture]
     try:
@@ -71,6 +75,8 @@ def _imagenet(architecture: str) -> dict[str, Tensor]:
 
 
 def _file(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".pkl":
+        return resnet_weights(read_arrays(path))
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

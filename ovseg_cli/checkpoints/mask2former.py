@@ -86,6 +86,15 @@ def mask2former_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return translated
 
 
+def resnet_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A ResNet's weights under our names, from detectron2's; other names stay as they are.
+
+    Args:
+        released: tensors by released name, such as `res2.0.conv1.norm.weight`.
+    """
+    return {_renamed(name, _BACKBONE): tensor for name, tensor in released.items()}
+
+
 def _with_pixel_decoder(name: str) -> str:
     head, parts = "sem_seg_head.", ("pixel_decoder.", "predictor.")
     inner = name.removeprefix(head)
