@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -44,16 +45,20 @@ class MiningPrecision:
         pairs = enumerate(vocabulary.synonyms)
         return cls({word.casefold(): index for index, words in pairs for word in words})
 
-    def update(self, nouns: Sequence[str], masks: Bool[Tensor, "N H W"], sample: Sample) -> None:
+    def update(
+        self, nouns: Sequence[str], masks: Bool[Tensor, "N H W"], sample: Sample | None
+    ) -> None:
         """Counts the pairs of an image.
 
         Args:
             nouns: N of them, in the singular or as the vocabulary has them.
             masks: (N, H, W) one a noun.
-            sample: the annotated image; crowds do not count.
+            sample: the annotated image, None where nobody annotated it; crowds do not count.
         """
-        kept = ~sample.is_crowd
-        annotated, labels = sample.masks[kept], sample.labels[kept]
+        annotated, labels = masks[:0], torch.zeros(0, dtype=torch.long)
+        if sample is not None:
+            kept = ~sample.is_crowd
+            annotated, labels = sample.masks[kept], sample.labels[kept]
         for noun, mask in zip(nouns, masks, strict=True):
             label = self.class_of.get(noun.casefold())
             segments = annotated[labels == label] if label is not None else annotated[:0]

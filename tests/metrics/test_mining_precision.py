@@ -49,3 +49,9 @@ def test_crowds_and_empty_counts():
     assert metric.compute() == {"judged": 0, "right": 0, "not_annotated": 0, "unknown": 0}
     metric.update(["dog"], rows((0, 4)), sample(rows((0, 4)), [1], [True]))
     assert metric.compute()["not_annotated"] == 1
+
+
+def test_nouns_of_an_image_that_nobody_annotated_are_not_judged():
+    metric = MiningPrecision.of(VOCABULARY)
+    metric.update(["dog", "tree"], rows((0, 4), (0, 4)), None)
+    assert metric.compute() == {"judged": 0, "right": 0, "not_annotated": 1, "unknown": 1}
