@@ -125,6 +125,9 @@ def mine_captions(
         Path | None,
         typer.Option("--captions", help="Captions of a folder of images: .jsonl, .csv, .tsv."),
     ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="single, or ray: the cluster at RAY_ADDRESS.")
+    ] = "single",
     run: RunOption = DEFAULT_RUN,
     recipe: RecipeOption = None,
     overrides: SetOption = None,
@@ -138,7 +141,9 @@ def mine_captions(
     from .stages.mine_captions import mine_captions as stage
 
     settings = _settings(run, recipe, overrides, seed, device, precision, restart)
-    outcome = stage(settings, folder=folder, split=split, captions=captions, on_notice=_note)
+    outcome = stage(
+        settings, folder=folder, split=split, captions=captions, engine=engine, on_notice=_note
+    )
     _show_outcome(outcome, as_json)
     if failed := outcome.results["images_failed"]:
         raise SomeInputsFailedError(

@@ -14,7 +14,7 @@ OPTIONS = {
     "train-clip": STAGE,
     "train-proposals": STAGE,
     "distill": STAGE,
-    "mine-captions": STAGE | {"folder", "split", "captions"},
+    "mine-captions": STAGE | {"folder", "split", "captions", "engine"},
     "tune-clip": STAGE | {"mode"},
 }
 

@@ -1,12 +1,13 @@
-"""The work of a mining, batch by batch, in this process.
+"""The work of a mining, batch by batch.
 
 Both functions of a batch, `nouns_of_batch` and `pairs_of_batch`, are functions of the batch alone;
-whoever runs them, in whatever order, writes the same shards.
+whoever runs them, in whatever order, writes the same shards: this process, or `ray_engine`'s many.
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from .pairing import Pairing
 from .shards import PairFiles
 
 Record = dict[str, Any]
+Shard = tuple[int, list[Record], Figures]  # a batch's number, its pairs and what it counted
 Check = Callable[[], None]
 
 
@@ -113,20 +115,36 @@ def count_nouns(files: PairFiles) -> Counter[str]:
 
 
 def mine_batches(files: PairFiles, pairing: Pairing, *, check: Check = lambda: None) -> None:
-    """Writes the shard of every batch that is not done.
+    """Writes the shard of every batch that is not done, one after the other.
 
     Args:
         files: with the nouns of all batches.
         pairing: finds the pairs of an image.
         check: called before each image; may raise to stop.
     """
+    write_shards(files, partial(_shards_here, files, pairing, check))
+
+
+def write_shards(files: PairFiles, shards_of: Callable[[list[int]], Iterable[Shard]]) -> None:
+    """Writes the shard of every batch that is not done, as soon as somebody has made it.
+
+    Args:
+        files: with the nouns of all batches.
+        shards_of: makes the shards of these batches, in any order.
+    """
     batches = files.batches() or 0
     waiting = [batch for batch in range(batches) if not files.is_done(batch)]
     with progress(title="pairs", unit="batch", total=batches, done=batches - len(waiting)) as bar:
-        for batch in waiting:
-            records, figures = pairs_of_batch(files.read_nouns(batch), pairing, check=check)
+        for batch, records, figures in shards_of(waiting):
             files.write_shard(batch, records, figures.to_json())
             bar.update()
+
+
+def _shards_here(
+    files: PairFiles, pairing: Pairing, check: Check, waiting: list[int]
+) -> Iterator[Shard]:
+    for batch in waiting:
+        yield batch, *pairs_of_batch(files.read_nouns(batch), pairing, check=check)
 
 
 def all_figures(files: PairFiles) -> Figures:

@@ -2,7 +2,7 @@
 
 OVSeg (Liang et al., CVPR 2023), section 3.2; its code for this was not released. Three passes, each
 of which goes on where it was killed: the nouns of all captions, their embeddings, and for each
-image its proposals and the ones that its nouns like best.
+image its proposals and the ones that its nouns like best. The last can be done by many machines.
 """
 
 import json
@@ -25,7 +25,6 @@ from ovseg_cli.mining.batches import (
     all_figures,
     count_nouns,
     find_nouns,
-    mine_batches,
     nouns_of_batch,
 )
 from ovseg_cli.mining.figures import noun_lines
@@ -39,7 +38,7 @@ from ovseg_cli.mining.taggers import FALLBACK_NOTICE, chosen_tagger
 from ovseg_cli.progress import progress
 from ovseg_cli.recipe import build
 from ovseg_cli.run import file_hash, fingerprint_of
-from ovseg_cli.segmenter import Segmenter
+from ovseg_cli.stages.mining_engines import check_engine, miner_of, segmenter_on
 from ovseg_cli.stages.mining_options import (
     MineCaptionsOptions,
     caption_source,
@@ -76,6 +75,7 @@ class Mining:
         tagger: reads captions.
         inputs: what decides the pairs beside the recipe, with hashes.
         files: get the pairs.
+        engine: who mines the pairs, this process or a Ray cluster; the pairs are the same.
     """
 
     settings: Settings
@@ -85,6 +85,7 @@ class Mining:
     tagger: Tagger
     inputs: dict[str, str]
     files: PairFiles
+    engine: str
 
     @property
     def fingerprint(self) -> str:
@@ -101,6 +102,7 @@ def mine_captions(
     folder: Path | None = None,
     split: str | None = None,
     captions: Path | None = None,
+    engine: str = "single",
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
     """Mines the pairs of captioned images into the run directory's `pairs/`.
@@ -111,16 +113,19 @@ def mine_captions(
             recipe's dataset.
         split: whose captions; None for the recipe's, train2017, or the only one there is.
         captions: a file of captions, see `datasets.caption_records`.
+        engine: `single`, this process, or `ray`, see `mining.ray_engine`.
         on_notice: is told what a user should know.
 
     Raises:
         RecipeError: an option that cannot be used.
-        UsageError: the dataset has captions of several splits and none is named.
+        UsageError: the dataset has captions of several splits and none is named; Ray is asked for
+            and cannot be used.
         RunError: the run directory lacks proposals or a CLIP.
         InputError: captions that are missing or damaged.
         Interrupted: SIGINT or SIGTERM came; what was finished is kept.
     """
     options = build(SECTION, settings.recipe.section(SECTION), MineCaptionsOptions)
+    check_engine(engine)
     root = folder or dataset_root(settings)
     source = caption_source(root, split=split, captions=captions, wanted=train_split(settings))
     if options.precision:
@@ -129,8 +134,9 @@ def mine_captions(
     if options.tagger == "auto" and tagger.name == "rules":
         on_notice(FALLBACK_NOTICE)
     own = replace(settings, recipe=mining_recipe(settings.recipe, options))
-    files = PairFiles(settings.run.path / "pairs")
-    mining = Mining(own, options, source, root, tagger, _inputs(own, source, tagger), files)
+    files = PairFiles(settings.run.path.resolve() / "pairs")
+    inputs = _inputs(own, source, tagger)
+    mining = Mining(own, options, source, root, tagger, inputs, files, engine)
 
     def work(_: str) -> dict[str, Any]:
         files.begin(mining.fingerprint, restart=settings.restart)
@@ -183,12 +189,7 @@ def _mined(mining: Mining) -> dict[str, Any]:
 def _mine(mining: Mining, check: Callable[[], None]) -> None:
     """The three passes, and what they counted."""
     files, options, settings = mining.files, mining.options, mining.settings
-    segmenter = Segmenter.from_run(
-        settings.run,
-        settings.recipe,
-        device=settings.device,
-        precision=settings.precision_or("fp32"),
-    )
+    segmenter = segmenter_on(settings, settings.device)
     read = partial(
         nouns_of_batch, tagger=mining.tagger, options=options.nouns, captions=options.captions
     )
@@ -203,7 +204,9 @@ def _mine(mining: Mining, check: Callable[[], None]) -> None:
     embeddings.make(segmenter.clip.encode_text, templates=templates, on_chunk=check)
     spent = {"captions": read_at - start, "embeddings": time.monotonic() - read_at}
     pairing = Pairing(segmenter, embeddings, options.pairing, mining.source.images)
-    mine_batches(files, pairing, check=check)
+    mine = miner_of(mining.engine, settings, options, pairing, files)
+    del segmenter, pairing  # whoever mines keeps what it needs
+    mine(check)
     figures = all_figures(files)
     figures.spend(spent)
     with json_lines(files.noun_counts) as lines:
@@ -249,7 +252,8 @@ def _precision(mining: Mining, check: Callable[[], None]) -> dict[str, int | flo
         of_image = list(group)
         nouns = [_known(pair.noun, metric.class_of) for pair in of_image]
         masks = torch.stack([pair.mask() for pair in of_image])
-        metric.update(nouns, masks, dataset[index_of[image_id]])
+        index = index_of.get(image_id)
+        metric.update(nouns, masks, None if index is None else dataset[index])
     found = metric.compute()
     statistics = json.loads(mining.files.statistics.read_text(encoding="utf-8"))
     write_json(mining.files.statistics, {**statistics, "precision": found})

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 
 from ovseg_cli.datasets.caption_records import CaptionSource, coco_captions, splits_with_captions
 from ovseg_cli.errors import UsageError
@@ -15,7 +15,7 @@ from ovseg_cli.recipe import Recipe
 
 CROPS = {"name": "masked_crops", "region": "box", "fill": "mean"}
 OF_TUNING = ("tuned", "prompts")
-AFTERWARDS = ("export_tsv", "precision")
+DECIDING_NOTHING = ("export_tsv", "precision", "workers", "worker_gpus")
 COCO_TRAIN = "train2017"
 
 
@@ -36,6 +36,9 @@ class MineCaptionsOptions:
         export_tsv: whether to write crops and a list for OVSeg's own trainer, too.
         precision: whether to compare the pairs with the split's annotated masks afterwards, where
             these are in the recipe's `dataset.annotations` form; reads all of them into memory.
+        workers: of `--engine ray`, one core each; None for as many as the cluster has room for.
+        worker_gpus: GPUs of a worker, such as 0.5 for two on each; None for one where the command
+            itself is told to use a GPU.
     """
 
     captions: PositiveInt | Literal["all"] = 1
@@ -49,6 +52,8 @@ class MineCaptionsOptions:
     shard_images: PositiveInt = 200
     export_tsv: bool = False
     precision: bool = False
+    workers: PositiveInt | None = None
+    worker_gpus: NonNegativeFloat | None = None
 
     @property
     def nouns(self) -> NounOptions:
@@ -62,7 +67,7 @@ class MineCaptionsOptions:
 
     def deciding(self) -> dict[str, Any]:
         """The options that decide the pairs, for a fingerprint."""
-        return {key: value for key, value in self.__dict__.items() if key not in AFTERWARDS}
+        return {key: value for key, value in self.__dict__.items() if key not in DECIDING_NOTHING}
 
 
 def mining_recipe(recipe: Recipe, options: MineCaptionsOptions) -> Recipe:

@@ -2,7 +2,7 @@
 
 import signal
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -52,3 +52,31 @@ def stop_requests() -> Iterator[StopRequest]:
         yield request
     finally:
         restore()
+
+
+@contextmanager
+def at_once(check: Callable[[], None]) -> Iterator[None]:
+    """Calls `check` when a signal comes, around a wait that cannot call it itself.
+
+    Args:
+        check: sees what `stop_requests` has noted, and raises to end the wait.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def catch(number: int, frame: types.FrameType | None) -> None:
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+        check()
+
+    try:
+        for number in before:
+            signal.signal(number, catch)
+    except ValueError:
+        pass
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is catch:
+                signal.signal(number, handler)
