@@ -192,7 +192,7 @@ def test_two_processes_tune_what_one_tunes_with_the_same_global_batch(settings: 
         apart = (value - one[name]).abs().float()
         assert apart.mean() < 1e-5  # not the greatest: AdamW makes much of the least gradients
         if "ln_2" in name:
-            assert (value - own[name]).abs().mean() > 1e-3
+            assert (value - own[name]).abs().mean() > 2e-4
 
 
 def test_tuning_can_begin_with_what_another_tuning_made(settings: Settings) -> None:
