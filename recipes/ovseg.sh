@@ -7,7 +7,6 @@ set -euo pipefail
 run=${1:-run}
 recipe=${2:-ovseg}
 maps=(--classes coco_stuff_171 --values id_from_zero)
-finetune=(--set mask_encoder.tuned=finetune --set mask_encoder.prompts=0 --set tune_clip.start=null)
 
 for split in train2017 val2017; do
   if [[ ! -f "$OVSEG_DATA/coco_stuff/annotations/panoptic_$split.json" ]]; then
@@ -18,7 +17,7 @@ done
 ovseg train-proposals --run "$run" --recipe "$recipe" --precision fp16
 ovseg mine-captions "$OVSEG_DATA/coco" --split train2017 --run "$run" --recipe "$recipe" \
   --precision fp16
-ovseg tune-clip --mode finetune --run "$run" --recipe "$recipe" --precision fp16 "${finetune[@]}"
+ovseg tune-clip --mode finetune --run "$run" --recipe "$recipe" --precision fp16
 ovseg tune-clip --mode mpt --run "$run" --recipe "$recipe" --precision fp16
 ovseg evaluate --run "$run" --recipe "$recipe"
 for target in ade20k_150 ade20k_847; do

@@ -1,6 +1,7 @@
 """`ovseg tune-clip`: tunes what turns masks into CLIP's embeddings, everything else frozen."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ovseg_cli.checkpoints.plugged_tower import clip_artifacts, tower_name
@@ -86,6 +87,8 @@ def tune_clip(settings: Settings, *, mode: str | None = None) -> Outcome:
     """
     if mode is not None and mode not in MODES:
         raise UsageError(f"--mode {mode}: there is only {', '.join(MODES)}")
+    if mode is not None:
+        settings = replace(settings, recipe=of_mode(settings.recipe, mode))
     chosen = MODES[mode or mode_of(settings.recipe)]
     section = encoder_section(settings.recipe)
     artifact = tuned_name(settings.recipe)
@@ -98,8 +101,8 @@ def tune_clip(settings: Settings, *, mode: str | None = None) -> Outcome:
     _check_free(artifact, settings.recipe)
     if chosen.tuned is not None and section.get("tuned") != chosen.tuned:
         raise RecipeError(
-            f"[mask_encoder] tuned: {section.get('tuned')}, and the mode is {chosen.tuned}; set it "
-            f"with --set mask_encoder.tuned={chosen.tuned}, and prompts to their depth or to 0"
+            f"[mask_encoder] tuned: {section.get('tuned')}, and [tune_clip] mode is "
+            f"{chosen.tuned}; set both to one, or give --mode"
         )
     checkpoint_name = f"tune-clip-{artifact}"
     return run_stage(
@@ -123,6 +126,27 @@ def mode_of(recipe: Recipe) -> str:
     if mode not in MODES:
         raise RecipeError(f"[tune_clip] mode: there is no {mode!r}; one of {', '.join(MODES)}")
     return str(mode)
+
+
+def of_mode(recipe: Recipe, mode: str) -> Recipe:
+    """The recipe for a mode that a command asks for, where it is not the one that it ends with.
+
+    OVSeg's modes tune one mask encoder, whose `tuned` says which of them is the last. Any other
+    stands before it or beside it: it begins with CLIP, and fine-tuning has no prompts then.
+
+    Args:
+        recipe: whose `mask_encoder` is that of the last mode.
+        mode: one of `MODES`.
+    """
+    section, tuned = recipe.section("mask_encoder"), MODES[mode].tuned
+    if tuned is None or section.get("name") != MODES[mode].mask_encoder:
+        return recipe
+    if section.get("tuned") == tuned:
+        return recipe
+    section |= {"tuned": tuned} | ({"prompts": 0} if tuned == "finetune" else {})
+    options = {**recipe.section("tune_clip"), "start": None}
+    changed = {"mask_encoder": section, "tune_clip": options}
+    return replace(recipe, sections={**recipe.sections, **changed})
 
 
 def _check_free(artifact: str, recipe: Recipe) -> None:

@@ -5,12 +5,11 @@
 set -euo pipefail
 run=${1:-run}
 recipe=${2:-tiny/ovseg}
-finetune=(--set mask_encoder.tuned=finetune --set mask_encoder.prompts=0 --set tune_clip.start=null)
 
 ovseg datasets make shapes "$run/shapes" --recipe "$recipe"
 ovseg train-clip --run "$run" --recipe "$recipe"
 ovseg train-proposals --run "$run" --recipe "$recipe"
 ovseg mine-captions --run "$run" --recipe "$recipe"
-ovseg tune-clip --mode finetune --run "$run" --recipe "$recipe" "${finetune[@]}"
+ovseg tune-clip --mode finetune --run "$run" --recipe "$recipe"
 ovseg tune-clip --mode mpt --run "$run" --recipe "$recipe"
 ovseg evaluate --run "$run" --recipe "$recipe"

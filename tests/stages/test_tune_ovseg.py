@@ -24,7 +24,7 @@ from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
 from ovseg_cli.stages.ovseg_examples import Batch
 from ovseg_cli.stages.ovseg_options import OvsegOptions
 from ovseg_cli.stages.session import Settings
-from ovseg_cli.stages.tune_clip import tune_clip
+from ovseg_cli.stages.tune_clip import of_mode, tune_clip
 from ovseg_cli.stages.tune_ovseg import CropsAndScale, crop_losses
 
 COUNTS = {"train": 4, "val": 0, "test": 0, "pairs_easy": 0, "pairs_crop": 0, "pairs_window": 0}
@@ -288,8 +288,12 @@ def test_two_processes_tune_what_one_tunes_with_the_same_global_batch(settings: 
 @pytest.mark.parametrize(
     ("section", "options", "message"),
     [
-        ("mask_encoder", {"tuned": "finetune", "prompts": 0}, "and the mode is mpt; set it with"),
-        ("tune_clip", {"mode": "finetune"}, "tuned: mpt, and the mode is finetune"),
+        (
+            "mask_encoder",
+            {"tuned": "finetune", "prompts": 0},
+            "tuned: finetune, and .* is mpt",
+        ),
+        ("tune_clip", {"mode": "finetune"}, r"tuned: mpt, and \[tune_clip\] mode is finetune"),
         ("tune_clip", {"batch_size": 1}, r"\[tune_clip\] batch_size"),
         ("tune_clip", {"duplicates": "both"}, r"\[tune_clip\] duplicates"),
         ("tune_clip", {"captions": 0}, r"\[tune_clip\] captions"),
@@ -301,6 +305,17 @@ def test_options_that_cannot_be_used_are_named(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         tune_clip(changed(settings, section, **options))
+
+
+def test_a_mode_before_the_recipes_last_one_begins_with_clip(settings: Settings) -> None:
+    last = in_mode(settings, "mpt", prompts=2, start="ovseg-finetune")
+    assert tune_clip(last, mode="finetune").artifact == "clip/ovseg-finetune"
+    assert moved(settings, "ovseg-finetune") == {"visual"}
+    assert tune_clip(last, mode="mpt").artifact == "clip/ovseg-mpt"
+    assert moved(settings, "ovseg-mpt") == {"visual", "mask_prompts"}
+    joint = of_mode(last.recipe, "joint")
+    assert joint.section("mask_encoder")["prompts"] == 2
+    assert joint.section("tune_clip")["start"] is None
 
 
 def test_random_prompts_are_not_kept_through_a_fine_tuning(settings: Settings) -> None:
