@@ -261,7 +261,7 @@ class SetCriterion:
         }
 
 
-def matched_pairs(costs: Sequence[Float[Tensor, "Q _"]], *, device: torch.device) -> Matches:
+def matched_pairs(costs: Sequence[Float[Tensor, "_ _"]], *, device: torch.device) -> Matches:
     """The cheapest one-to-one assignment of every image.
 
     Args:
