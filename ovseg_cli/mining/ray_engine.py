@@ -3,7 +3,7 @@
 Ray Data (docs.ray.io) hands out batches of images; each worker holds a segmenter. Workers read the
 run directory and the images, which all machines must see under the same paths, and write nothing:
 what they find comes back to the one process that asked, and that writes the shards whole. Where a
-worker or its machine dies, Ray does its batch again elsewhere.
+worker or its machine dies, Ray does its batch again elsewhere, as often as it takes.
 
 The cluster is the one at RAY_ADDRESS; without it Ray runs on this machine until the pairs are done.
 """
@@ -36,7 +36,6 @@ from .shards import PairFiles
 STORE_BYTES = 256 * 1024**2  # of a cluster on this machine; shards of pairs are small
 PROBE_SECONDS = 5.0
 LOST_STARTS = 3  # workers in a row that may die while they start
-RETRIES = 20  # of a batch whose workers die; Ray counts each attempt to reach a lost machine, too
 MISSING = "--engine ray: Ray is not installed; get it with 'pip install ovseg[ray]'"
 
 
@@ -128,7 +127,6 @@ def _mined(
         batch_size=1,
         num_cpus=1,
         num_gpus=workers.gpus,
-        max_task_retries=RETRIES,
         compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1),
     )
     return mined.iter_batches(batch_size=None, prefetch_batches=0)
