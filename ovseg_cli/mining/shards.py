@@ -74,12 +74,12 @@ class PairFiles:
         settings = self.work / "settings.json"
         if not restart and self._read(settings, default={}).get("fingerprint") == fingerprint:
             return
-        with storage_errors(self.folder):
-            self.statistics.unlink(missing_ok=True)
-            for path in [*self.folder.glob("shard-*.jsonl"), self.manifest, self.noun_counts]:
+        with storage_errors(self.folder):  # the settings go first: nothing is kept by halves
+            made = [settings, self.statistics, self.manifest, self.noun_counts]
+            for path in [*made, *self.folder.glob("shard-*.jsonl")]:
                 path.unlink(missing_ok=True)
-            for made in (self.work, self.export):
-                shutil.rmtree(made, ignore_errors=True)
+            for folder in (self.work, self.export):
+                shutil.rmtree(folder, ignore_errors=True)
         write_json(settings, {"fingerprint": fingerprint})
 
     def batches(self) -> int | None:
