@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from ovseg_cli.datasets.caption_records import read_captioned_image
 from ovseg_cli.mask_encoders.masked_crops import boxes_of
 from ovseg_cli.segmenter import Segmenter
-from ovseg_cli.upsampling import upsample
+from ovseg_cli.structures import Frame
+from ovseg_cli.upsampling import tiles
 
 from .image_nouns import ImageNouns
 from .noun_embeddings import NounEmbeddings
@@ -155,9 +156,9 @@ class Pairing:
         proposals = self.segmenter.propose(framed)
         clock.note("propose")
         encoded = self.segmenter.encode(framed, proposals)
-        masks = upsample(encoded.mask_logits.float(), proposals.frame) > 0
-        usable = encoded.valid & masks.flatten(1).any(1)
-        found = masks.cpu(), encoded.embeddings.float().cpu(), usable.cpu()
+        masks = _inside(encoded.mask_logits, proposals.frame)
+        usable = encoded.valid.cpu() & masks.flatten(1).any(1)
+        found = masks, encoded.embeddings.float().cpu(), usable
         clock.note("encode")
         return found
 
@@ -173,6 +174,14 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[part] = now - self._last
         self._last = now
+
+
+def _inside(mask_logits: Float[Tensor, "N h w"], frame: Frame) -> Bool[Tensor, "N H W"]:
+    """What is inside, on the CPU: a byte a pixel and mask, whatever the size of the image."""
+    masks = torch.zeros(len(mask_logits), *frame.original, dtype=torch.bool)
+    for tile in tiles(mask_logits.float(), frame):
+        masks[:, *tile.region] = (tile.logits > 0).cpu()
+    return masks
 
 
 def _packed(masks: Bool[Tensor, "N H W"], indices: list[int]) -> dict[int, Record]:

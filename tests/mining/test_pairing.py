@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from ovseg_cli.mining.pairing import Choice, PairingOptions, _packed, best_masks
+from ovseg_cli.mining.pairing import Choice, PairingOptions, _inside, _packed, best_masks
+from ovseg_cli.structures import Frame
+from ovseg_cli.upsampling import upsample
 
 NOUNS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])  # the third cannot be read
 MASKS = torch.tensor([[3.0, 4.0], [8.0, 6.0], [0.0, 9.0], [1.0, 0.0]])  # cosines .6 .8 0 1
@@ -52,3 +54,12 @@ def test_boxes_and_areas_are_in_pixels_of_the_image():
     assert packed[1]["box"] == [2, 1, 5, 3]
     assert packed[1]["area"] == 6
     assert packed[1]["segmentation"]["size"] == [4, 6]
+
+
+def test_masks_are_those_of_the_upsampled_logits_whatever_the_tiles(monkeypatch):
+    monkeypatch.setattr("ovseg_cli.upsampling.CPU_TILE", 4096)
+    logits = torch.randn(3, 8, 12, generator=torch.Generator().manual_seed(0))
+    frame = Frame(padded=(32, 48), resized=(30, 45), original=(70, 105))
+    inside = _inside(logits, frame)
+    assert torch.equal(inside, upsample(logits, frame) > 0)
+    assert _inside(logits[:0], frame).shape == (0, 70, 105)
