@@ -8,7 +8,8 @@ from ovseg_cli.clip.encoder import ClipEncoder  # noqa: F401  (first: it makes t
 from timm.models.swin_transformer import SwinTransformer  # isort: skip
 
 from ovseg_cli.errors import RecipeError
-from ovseg_cli.proposers.swin import PatchMerging, Swin, SwinBlock, swin
+from ovseg_cli.proposers.shifted_windows import SwinBlock
+from ovseg_cli.proposers.swin import PatchMerging, Swin, swin
 
 SIZES = {"depths": (2, 2, 2, 2), "heads": (1, 2, 4, 8), "window": 2, "width": 4}
 
