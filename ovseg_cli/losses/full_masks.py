@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from ..training.distributed import world_size
 from .focal import focal_loss, pairwise_focal_loss
 from .masks import dice_loss, pairwise_dice_loss
-from .set_criterion import (
+from .matches import (
     MaskTargets,
     Matches,
     Normaliser,

@@ -10,50 +10,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..training.distributed import global_sum, world_size
+from ..training.distributed import world_size
+from ..training.seeds import seed_of
 from .masks import binary_cross_entropy, dice_loss, sampled
-from .matching import matched, matching_cost
+from .matches import (
+    MaskTargets,
+    Matches,
+    Normaliser,
+    annotated_count,
+    class_loss,
+    matched_pairs,
+    of_matches,
+)
+from .matching import matching_cost
 from .points import Points, RandomPoints
-
-Normaliser = Literal["global", "process"]
-SMALLEST_COUNT = 1e-6  # a weighted mean over nothing is 0, not NaN
-
-
-@dataclass(frozen=True)
-class MaskTargets:
-    """The annotations of an image.
-
-    Attributes:
-        masks: (M, H, W) 1 inside, 0 outside, of the network input's size.
-        labels: (M,) classes.
-        image_id: what the random points depend on.
-    """
-
-    masks: Float[Tensor, "M H W"]
-    labels: Int[Tensor, " M"]
-    image_id: int
-
-
-@dataclass(frozen=True)
-class Matches:
-    """The pairs of a batch, image after image, queries ascending in each.
-
-    Attributes:
-        images: (R,) index of the image.
-        queries: (R,) index of the query.
-        annotations: (R,) index of the annotation in its image.
-        counts: pairs in each image.
-    """
-
-    images: Int[Tensor, " R"]
-    queries: Int[Tensor, " R"]
-    annotations: Int[Tensor, " R"]
-    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -247,7 +221,7 @@ class SetCriterion:
     ) -> dict[str, Tensor]:
         count = annotated_count(targets, self.normaliser, like=mask_logits)
         logits = mask_logits[matches.images, matches.queries]
-        masks = _of_matches([target.masks for target in targets], matches)
+        masks = of_matches([target.masks for target in targets], matches)
         if not len(logits):
             nothing = mask_logits.sum() * 0.0
             return {"mask": nothing, "dice": nothing}
@@ -259,84 +233,3 @@ class SetCriterion:
             "mask": binary_cross_entropy(predicted, inside).sum() * share,
             "dice": dice_loss(predicted, inside).sum() * share,
         }
-
-
-def matched_pairs(costs: Sequence[Float[Tensor, "_ _"]], *, device: torch.device) -> Matches:
-    """The cheapest one-to-one assignment of every image.
-
-    Args:
-        costs: (Q, M) of each pair, one an image.
-        device: where the indices are wanted.
-    """
-    pairs = [matched(cost) for cost in costs]
-    found = tuple(len(queries) for queries, _ in pairs)
-    return Matches(
-        images=torch.arange(len(pairs)).repeat_interleave(torch.tensor(found)).to(device),
-        queries=torch.cat([queries for queries, _ in pairs]).to(device),
-        annotations=torch.cat([annotations for _, annotations in pairs]).to(device),
-        counts=found,
-    )
-
-
-def class_loss(
-    class_logits: Float[Tensor, "B Q K"],
-    targets: Sequence[MaskTargets],
-    matches: Matches,
-    *,
-    no_object_weight: float,
-    normaliser: Normaliser,
-    counts: Sequence[int] | None = None,
-) -> Float[Tensor, ""]:
-    """Cross-entropy with the matched annotation's class, or with no object: a weighted mean.
-
-    Args:
-        class_logits: (B, Q, K) the last is no object.
-        targets: the annotations of each image.
-        matches: which query has which.
-        no_object_weight: weight of unmatched queries.
-        normaliser: `global` sums of all processes, or each `process`'s mean.
-        counts: queries of each image, the others being padding; None for all Q.
-    """
-    no_object = class_logits.shape[-1] - 1
-    labels = torch.full(class_logits.shape[:2], no_object, device=class_logits.device)
-    labels[matches.images, matches.queries] = _of_matches(
-        [target.labels for target in targets], matches
-    )
-    weights = torch.ones_like(labels, dtype=torch.float32)
-    weights[labels == no_object] = no_object_weight
-    for image, queries in enumerate(counts or ()):
-        weights[image, queries:] = 0
-    losses = F.cross_entropy(class_logits.transpose(1, 2), labels, reduction="none")
-    total, count = (losses * weights).sum(), weights.sum()
-    if normaliser == "process":
-        return total / count.clamp(min=SMALLEST_COUNT)
-    return total * world_size() / global_sum(count).clamp(min=SMALLEST_COUNT)
-
-
-def annotated_count(
-    targets: Sequence[MaskTargets], normaliser: Normaliser, *, like: Tensor
-) -> Float[Tensor, ""]:
-    """What mask losses are divided by: the annotations of all processes, at least 1.
-
-    Args:
-        targets: the annotations of each image of this process.
-        normaliser: `global`, or at least one a `process`.
-        like: a tensor of the device wanted.
-    """
-    annotated = sum(len(target.labels) for target in targets)
-    count = global_sum(like.new_tensor(float(annotated))).clamp(min=1)
-    return count.clamp(min=world_size()) if normaliser == "process" else count
-
-
-def _of_matches(annotations: Sequence[Tensor], matches: Matches) -> Tensor:
-    chosen = torch.split(matches.annotations, list(matches.counts))
-    return torch.cat([rows[index] for rows, index in zip(annotations, chosen, strict=True)])
-
-
-def seed_of(*parts: int) -> int:
-    """A seed from several numbers; equal only where all are equal, for all practical purposes."""
-    mixed = 0x9E3779B97F4A7C15
-    for part in parts:
-        mixed = ((mixed ^ (part & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-        mixed ^= mixed >> 31
-    return mixed >> 1

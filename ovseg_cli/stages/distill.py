@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from ovseg_cli.checkpoints.run_parts import takes_clip, trained_proposer_of, vocabulary_json
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.losses.pseudo_masks import Overlap
-from ovseg_cli.losses.set_criterion import seed_of
 from ovseg_cli.proposers import PROPOSERS, TrainableProposer
 from ovseg_cli.recipe import Share, build
 from ovseg_cli.run import file_hash, fingerprint_of
@@ -41,6 +40,7 @@ from ovseg_cli.stages.training_images import check_shares, check_side
 from ovseg_cli.training import distributed
 from ovseg_cli.training.loop import fit
 from ovseg_cli.training.optimizer import Decay
+from ovseg_cli.training.seeds import seed_of
 
 STAGE = "distill"
 

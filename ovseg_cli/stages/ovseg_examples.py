@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ovseg_cli.losses.set_criterion import seed_of
 from ovseg_cli.mask_encoders.crop_cutting import Crops
 from ovseg_cli.mask_encoders.masked_crops import MaskedCrops
 from ovseg_cli.stages.ovseg_options import OvsegOptions
 from ovseg_cli.stages.ovseg_pairs import MaskedImage, Pairs
 from ovseg_cli.training import distributed
+from ovseg_cli.training.seeds import seed_of
 
 READERS = 4  # threads that decode
 RATIO = math.log(4 / 3)

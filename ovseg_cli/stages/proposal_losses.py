@@ -7,12 +7,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ovseg_cli.losses.full_masks import FullMaskCriterion
-from ovseg_cli.losses.set_criterion import MaskTargets, SetCriterion, seed_of
+from ovseg_cli.losses.matches import MaskTargets
+from ovseg_cli.losses.set_criterion import SetCriterion
 from ovseg_cli.proposers import ClipMask2Former, FreeSeg, Mask2Former, MaskFormer, MaskRcnn
 from ovseg_cli.proposers.mask_rcnn import AnnotatedMasks
 from ovseg_cli.stages.proposal_examples import Batch
 from ovseg_cli.stages.proposal_options import TrainProposalsOptions
 from ovseg_cli.structures import TextEmbeddings
+from ovseg_cli.training.seeds import seed_of
 
 Criterion = SetCriterion | FullMaskCriterion
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ovseg_cli.datasets.coco import CocoDataset
-from ovseg_cli.losses.set_criterion import MaskTargets
+from ovseg_cli.losses.matches import MaskTargets
 from ovseg_cli.proposers import TrainableProposer
 from ovseg_cli.stages.rma_options import RmaOptions
 from ovseg_cli.stages.training_images import TrainingImages

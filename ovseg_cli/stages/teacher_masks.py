@@ -9,13 +9,13 @@ from torch import Tensor
 from ovseg_cli.datasets.augmentation import resized, without_empty_masks
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.losses.pseudo_masks import Overlap, pseudo_mask_scores, pseudo_masks, random_points
-from ovseg_cli.losses.set_criterion import seed_of
 from ovseg_cli.metrics.pseudo_mask_quality import PseudoMaskQuality
 from ovseg_cli.progress import progress
 from ovseg_cli.proposers import TrainableProposer
 from ovseg_cli.stages.proposal_examples import Batch
 from ovseg_cli.structures import Proposals, Sample
 from ovseg_cli.training import distributed
+from ovseg_cli.training.seeds import seed_of
 from ovseg_cli.upsampling import upsample
 
 

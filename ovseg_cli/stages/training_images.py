@@ -8,9 +8,9 @@ import torch
 from ovseg_cli.datasets.augmentation import jittered, squashed
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import InputError, RecipeError
-from ovseg_cli.losses.set_criterion import seed_of
 from ovseg_cli.structures import Sample
 from ovseg_cli.training import distributed
+from ovseg_cli.training.seeds import seed_of
 
 
 @runtime_checkable

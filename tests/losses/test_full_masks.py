@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ovseg_cli.losses.focal import focal_loss, pairwise_focal_loss
 from ovseg_cli.losses.full_masks import FullMaskCriterion
-from ovseg_cli.losses.set_criterion import MaskTargets
+from ovseg_cli.losses.matches import MaskTargets
 
 CRITERION = FullMaskCriterion()
 LN3 = math.log(3)  # a probability of three quarters

@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from ovseg_cli.losses.matches import MaskTargets
 from ovseg_cli.losses.points import RandomPoints
-from ovseg_cli.losses.set_criterion import MaskTargets, SetCriterion, seed_of
+from ovseg_cli.losses.set_criterion import SetCriterion
+from ovseg_cli.training.seeds import seed_of
 
 CRITERION = SetCriterion(points=40)
 RELEASED = SetCriterion(points=40, normaliser="process")

@@ -9,7 +9,7 @@ import open_clip  # isort: skip
 
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.losses.full_masks import FullMaskCriterion
-from ovseg_cli.losses.set_criterion import MaskTargets
+from ovseg_cli.losses.matches import MaskTargets
 from ovseg_cli.proposers import Proposer, ReadsWords, TrainableProposer
 from ovseg_cli.proposers.freeseg import FreeSeg
 from ovseg_cli.proposers.freeseg.text_interaction import TextInteraction

@@ -5,8 +5,9 @@ import torch
 from reference_cases import cases, load
 from torch import Tensor
 
+from ovseg_cli.losses.matches import MaskTargets
 from ovseg_cli.losses.points import GivenPoints
-from ovseg_cli.losses.set_criterion import MaskTargets, SetCriterion
+from ovseg_cli.losses.set_criterion import SetCriterion
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 

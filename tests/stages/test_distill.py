@@ -17,7 +17,6 @@ from untrained_run import RECIPE, untrained_run
 
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import CheckpointError, RecipeError, RunError
-from ovseg_cli.losses.set_criterion import seed_of
 from ovseg_cli.recipe import Recipe, parse_recipe
 from ovseg_cli.run import Run
 from ovseg_cli.stages import distill as stage
@@ -30,6 +29,7 @@ from ovseg_cli.stages.session import Settings
 from ovseg_cli.stages.teacher_masks import TeacherMasks
 from ovseg_cli.stages.train_proposals import built_proposer
 from ovseg_cli.structures import Frame, FramedImage, Proposals
+from ovseg_cli.training.seeds import seed_of
 from ovseg_cli.training.signals import Interrupted
 
 MASK_RCNN = {

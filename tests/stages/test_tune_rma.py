@@ -17,7 +17,7 @@ from ovseg_cli.checkpoints.run_parts import clip_of, mask_encoder_of, proposer_o
 from ovseg_cli.classification import Classification
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import InputError, RecipeError
-from ovseg_cli.losses.set_criterion import MaskTargets
+from ovseg_cli.losses.matches import MaskTargets
 from ovseg_cli.mask_encoders.relative_mask_attention import RefinedMasks, RelativeMaskAttention
 from ovseg_cli.run import Run
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
