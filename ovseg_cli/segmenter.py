@@ -248,7 +248,8 @@ class Segmenter:
             vocabulary: for a proposer that reads the words; None for those of its training.
 
         Raises:
-            ValueError: there is no proposer, or none of the words that it reads.
+            ValueError: there is no proposer.
+            RecipeError: nothing says which words the proposer reads.
         """
         with self._precision():
             return self._proposer_for(vocabulary).propose(framed)
@@ -380,7 +381,10 @@ class Segmenter:
             return self.proposer
         words = vocabulary or self.training_vocabulary
         if words is None:
-            raise ValueError("this segmenter's proposer needs words to propose masks")
+            raise RecipeError(
+                "[vocabulary] training: this proposer reads words, and its weights do not say of "
+                "which classes they learned masks; name these there, as for --labels"
+            )
         proposer = self._words_of(words).proposer
         assert proposer is not None
         return proposer

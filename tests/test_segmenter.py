@@ -414,5 +414,5 @@ def test_without_a_vocabulary_it_reads_the_words_of_its_training(image: torch.Te
     segmenter = Segmenter(reader, encoder, clip, training_vocabulary=parse_labels("a,b,c"))
     assert len(segmenter.propose(segmenter.frame(image)).scores) == 3
     without = Segmenter(reader, encoder, clip)
-    with pytest.raises(ValueError, match="needs words"):
+    with pytest.raises(RecipeError, match=r"\[vocabulary\] training: this proposer reads words"):
         without.propose(without.frame(image))
