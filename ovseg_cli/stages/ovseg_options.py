@@ -26,7 +26,8 @@ class OvsegOptions:
         steps: optimizer steps; 17,270 are five epochs of 442,117 pairs.
         batch_size: pairs a step, over all processes; the paper says 256 where the scripts have 128.
         start: the clip artifact to begin with, such as `ovseg-finetune` before prompts (published),
-            or `ovseg-mpt` before fine-tuning; None for CLIP itself.
+            or `ovseg-mpt` before fine-tuning; None for CLIP itself. A `--mode` beside the mask
+            encoder's `tuned` begins with CLIP whatever stands here.
         pairs: what is learned: `mined` pairs, annotated masks with their classes' names
             (`ground_truth`), or `both` one after the other.
         captions: mined pairs whose noun stands in the first captions of its image; `all` that were
@@ -44,7 +45,7 @@ class OvsegOptions:
         weight_decay: of its matrices, decoupled; there is none on biases, norms and prompts.
         prompt_lr: the learning rate of mask prompts; the paper says 2e-2 where the scripts have
             5e-2.
-        decay: of the learning rates: `none`, `step` or `cosine`.
+        decay: of the learning rates: `none`, `step`, `cosine` or `poly`.
         warmup: steps of linear warm-up.
         gradient_clip: largest norm of the whole gradient; 0 is no clipping.
         cached_images: decoded images kept in memory; a set that fits is decoded once.

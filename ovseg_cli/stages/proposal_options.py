@@ -38,7 +38,7 @@ class TrainProposalsOptions:
         lr: the learning rate.
         backbone_lr_factor: of the learning rate of the backbone, or of a CLIP that learns.
         weight_decay: decoupled; none on norms and embeddings.
-        decay: of the learning rate: `none`, `step` or `cosine`.
+        decay: of the learning rate: `none`, `step`, `cosine` or `poly`.
         milestone: the share of the steps before the drop of `step`, or several for several drops.
         warmup: steps of linear warm-up.
         gradient_clip: largest norm of the whole gradient; 0 is no clipping.
