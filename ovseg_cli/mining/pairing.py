@@ -3,6 +3,8 @@
 OVSeg (Liang et al., CVPR 2023), section 3.2: the nouns of an image's captions, the masked proposals
 of a segmenter, and for each noun the proposal whose embedding is nearest to the noun's. Neither a
 floor under the similarity nor a choice among equals is published; here the first of equals wins.
+A pair's mask is where the proposal's probability is above one half, whatever the mask encoder's
+`threshold` makes of the crop that CLIP looks at.
 """
 
 import time
