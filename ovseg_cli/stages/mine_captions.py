@@ -7,20 +7,16 @@ image its proposals and the ones that its nouns like best. The last can be done 
 
 import json
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ovseg_cli.checkpoints.run_parts import artifacts_of
 from ovseg_cli.datasets.caption_records import CaptionSource
 from ovseg_cli.datasets.mined_pairs import MinedPairs
-from ovseg_cli.errors import InputError, RecipeError
-from ovseg_cli.metrics.mining_precision import MiningPrecision
+from ovseg_cli.errors import InputError
 from ovseg_cli.mining.batches import (
     all_figures,
     count_nouns,
@@ -33,11 +29,10 @@ from ovseg_cli.mining.nouns import Tagger
 from ovseg_cli.mining.openclip_export import export_pairs
 from ovseg_cli.mining.pairing import Pairing
 from ovseg_cli.mining.shards import PairFiles
-from ovseg_cli.mining.singular import singular
 from ovseg_cli.mining.taggers import FALLBACK_NOTICE, chosen_tagger
-from ovseg_cli.progress import progress
 from ovseg_cli.recipe import build
 from ovseg_cli.run import file_hash, fingerprint_of
+from ovseg_cli.stages.mined_precision import check_annotated, precision_of
 from ovseg_cli.stages.mining_engines import check_engine, miner_of, segmenter_on
 from ovseg_cli.stages.mining_options import (
     MineCaptionsOptions,
@@ -48,7 +43,6 @@ from ovseg_cli.stages.session import (
     Outcome,
     Settings,
     dataset_of,
-    dataset_options,
     dataset_root,
     run_stage,
     train_split,
@@ -129,7 +123,7 @@ def mine_captions(
     root = folder or dataset_root(settings)
     source = caption_source(root, split=split, captions=captions, wanted=train_split(settings))
     if options.precision:
-        _check_annotated(settings, root, source)
+        check_annotated(settings, root, source)
     tagger = chosen_tagger(options.tagger)
     if options.tagger == "auto" and tagger.name == "rules":
         on_notice(FALLBACK_NOTICE)
@@ -159,16 +153,6 @@ def _inputs(settings: Settings, source: CaptionSource, tagger: Tagger) -> dict[s
     paths[f"captions/{source.file.name}"] = source.file
     hashes = {name: file_hash(path) for name, path in paths.items() if path.is_file()}
     return {**hashes, "images": str(source.images.resolve()), "tagger": tagger.name}
-
-
-def _check_annotated(settings: Settings, root: Path, source: CaptionSource) -> None:
-    kind = dataset_options(settings).annotations
-    path = root / "annotations" / f"{kind}_{source.split}.json"
-    if not source.split or not path.is_file():
-        raise RecipeError(
-            f"[{SECTION}] precision: there are no annotated masks to compare with ({path}); set it "
-            "to false"
-        )
 
 
 def _mined(mining: Mining) -> dict[str, Any]:
@@ -243,26 +227,10 @@ def _summary(files: PairFiles) -> dict[str, Any]:
 def _precision(mining: Mining, check: Callable[[], None]) -> dict[str, int | float]:
     """How often the nouns' masks are right, added to the statistics."""
     dataset = dataset_of(mining.settings, mining.source.split, root=mining.root)
-    index_of = {record.image_id: index for index, record in enumerate(dataset.records)}
-    metric = MiningPrecision.of(dataset.vocabulary)
-    pairs = MinedPairs(mining.files.folder)
-    shown = progress(pairs, title="precision", unit="pair", total=len(pairs))
-    for image_id, group in groupby(shown, key=lambda pair: pair.image_id):
-        check()
-        of_image = list(group)
-        nouns = [_known(pair.noun, metric.class_of) for pair in of_image]
-        masks = torch.stack([pair.mask() for pair in of_image])
-        index = index_of.get(image_id)
-        metric.update(nouns, masks, None if index is None else dataset[index])
-    found = metric.compute()
+    found = precision_of(MinedPairs(mining.files.folder), dataset, check=check)
     statistics = json.loads(mining.files.statistics.read_text(encoding="utf-8"))
     write_json(mining.files.statistics, {**statistics, "precision": found})
     return found
-
-
-def _known(noun: str, words: Container[str]) -> str:
-    """The noun as the vocabulary has it: as it stands, or else in the singular."""
-    return noun if noun in words else singular(noun)
 
 
 def _stop(request: StopRequest) -> None:
