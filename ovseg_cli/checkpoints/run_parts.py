@@ -24,6 +24,7 @@ from ovseg_cli.proposers import (
     FREE_OPTIONS,
     PROPOSERS,
     READY_PROPOSERS,
+    ClipMask2Former,
     LearnedProposer,
     Proposer,
 )
@@ -127,7 +128,7 @@ def proposer_of(
     Raises:
         RunError: the run directory has no proposals artifact.
         CheckpointError: weights that cannot be had, are damaged, of another model than the
-            recipe's, or trained on an earlier CLIP.
+            recipe's, or trained on another or an earlier CLIP.
     """
     section = recipe.section("proposer")
     if section.get("name") not in READY_PROPOSERS:
@@ -157,7 +158,7 @@ def trained_proposer_of(
     Raises:
         RunError: the run directory has no proposals artifact.
         CheckpointError: weights that are damaged, of another model than the recipe's, or trained on
-            an earlier CLIP.
+            another or an earlier CLIP.
     """
     section = recipe.section("proposer")
     name = name or proposals_name(run, recipe)
@@ -171,6 +172,8 @@ def trained_proposer_of(
         _check_same_clip(run, recipe, f"proposals/{name}", source, "trained", "train-proposals")
         parts["clip"] = clip or clip_of(run, recipe)
     proposer = build("proposer", options, target, **parts)
+    if isinstance(proposer, ClipMask2Former):
+        _check_base(model, recipe, source, made="trained", command="train-proposals")
     load_weights(proposer, tensors, source=source)
     return proposer.to(device).eval().requires_grad_(False)
 
@@ -192,13 +195,15 @@ def _check_same_clip(
         )
 
 
-def _check_base(model: dict[str, Any], recipe: Recipe, source: str) -> None:
+def _check_base(
+    model: dict[str, Any], recipe: Recipe, source: str, *, made: str, command: str
+) -> None:
     then, now = model.get("base", "base"), base_of(recipe)
     if then != now:
         raise CheckpointError(
-            f"{source}: tuned on clip/{then}, but the recipe's CLIP is clip/{now}; set clip.tower "
-            "as it was, or name another artifact as artifacts.tuned and tune it with "
-            "'ovseg tune-clip'"
+            f"{source}: {made} on clip/{then}, but the recipe's CLIP is clip/{now}; set clip.tower "
+            f"as it was, or make another artifact with 'ovseg {command}' and name it in the "
+            "section artifacts"
         )
 
 
@@ -292,16 +297,32 @@ def mask_encoder_of(
     encoder = build("mask_encoder", options, target, clip=clip, seed=recipe.seed)
     name = tuned_name(recipe, section)
     if name is not None and isinstance(encoder, TunedEncoder):
-        tensors, model = run.load_artifact("clip", name)
-        source = str(run.artifact_path("clip", name))
-        _check_same_clip(run, recipe, f"clip/{name}", source, "tuned", "tune-clip")
-        _check_base(model, recipe, source)
-        encoder.load_tuned_tensors(tensors, source=source)
+        load_tuned(run, recipe, encoder, name)
     if isinstance(encoder, MaskPooling) and section.get("tower") == "proposals":
         _load_trained_tower(run, recipe, encoder)
     if isinstance(encoder, nn.Module):
         encoder.to(device).eval()
     return encoder
+
+
+def load_tuned(run: Run, recipe: Recipe, encoder: TunedEncoder, name: str) -> None:
+    """Gives a mask encoder what `tune-clip` made for the recipe's CLIP.
+
+    Args:
+        run: holds clip/<name>.
+        recipe: says which CLIP.
+        encoder: changed in place.
+        name: the artifact's.
+
+    Raises:
+        RunError: the run directory has no such artifact.
+        CheckpointError: it is damaged, of another model, or tuned for another or an earlier CLIP.
+    """
+    tensors, model = run.load_artifact("clip", name)
+    source = str(run.artifact_path("clip", name))
+    _check_same_clip(run, recipe, f"clip/{name}", source, "tuned", "tune-clip")
+    _check_base(model, recipe, source, made="tuned", command="tune-clip")
+    encoder.load_tuned_tensors(tensors, source=source)
 
 
 def _load_trained_tower(run: Run, recipe: Recipe, encoder: MaskPooling) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ovseg_cli.checkpoints.imagenet import load_backbone
+from ovseg_cli.checkpoints.plugged_tower import base_of, clip_artifacts
 from ovseg_cli.checkpoints.run_parts import clip_of, takes_clip, vocabulary_json
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.datasets.coco import CocoDataset
@@ -68,15 +69,17 @@ def train_proposals(settings: Settings) -> Outcome:
         checkpoint_name=_log_name(options),
         sections=CLIP_SECTIONS if reads_clip else SECTIONS,
         inputs=annotation_hashes(settings, f"{kind}_{split}.json", "vocabulary.json")
-        | (_clip_hash(settings) if reads_clip else {}),
+        | (_clip_hashes(settings) if reads_clip else {}),
     )
 
 
-def _clip_hash(settings: Settings) -> dict[str, str]:
-    made_here = settings.recipe.section("clip").get("name") != "open_clip"
-    if not made_here or not settings.run.has_artifact("clip", "base"):
-        return {}
-    return {"clip/base": file_hash(settings.run.artifact_path("clip", "base"))}
+def _clip_hashes(settings: Settings) -> dict[str, str]:
+    run = settings.run
+    return {
+        f"clip/{name}": file_hash(run.artifact_path("clip", name))
+        for name in clip_artifacts(settings.recipe)
+        if run.has_artifact("clip", name)
+    }
 
 
 def _trained(
@@ -113,6 +116,7 @@ def _trained(
     if distributed.is_main():
         words = vocabulary_json(dataset.vocabulary)
         model = {"name": name, "options": section, "vocabulary": words}
+        model |= {"base": base_of(recipe)} if clip is not None else {}
         settings.run.save_artifact("proposals", options.name, proposer.state_dict(), model)
     return {
         "seconds": round(result.seconds, 1),

@@ -266,6 +266,21 @@ def test_another_clip_is_learned_on_anew_and_not_used_with_old_proposals(tmp_pat
     assert not train_proposals(chosen).already_done
 
 
+def test_proposals_of_one_tower_are_not_used_on_another(tmp_path, shapes):
+    chosen = settings(tmp_path, shapes)
+    train_proposals(chosen)
+    clip = clip_of(chosen.run, chosen.recipe)
+    tower = {f"visual.{name}": value for name, value in clip.model.visual.state_dict().items()}
+    chosen.run.save_artifact("clip", "tuned", tower, {"mode": "maft", "base": "base"})
+    on_tower = settings(tmp_path, shapes)
+    on_tower.recipe.sections["clip"] = {"tower": "tuned"}
+    with pytest.raises(CheckpointError, match=r"trained on clip/base, but .* clip/tuned"):
+        proposer_of(on_tower.run, on_tower.recipe, device=CPU)
+    assert not train_proposals(on_tower).already_done
+    proposer_of(on_tower.run, on_tower.recipe, device=CPU)
+    assert set(chosen.run.manifest()[-1]["inputs"]) >= {"clip/base", "clip/tuned"}
+
+
 def test_other_templates_are_other_texts(tmp_path, shapes):
     chosen = settings(tmp_path, shapes)
     train_proposals(chosen)
