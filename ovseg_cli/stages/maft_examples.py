@@ -155,7 +155,7 @@ class MaftExamples:
         likely = encoder.mask_probabilities(mask_logits, framed.frame)
         image = encoder.squashed(framed)
         if self.pseudo_labels is not None:
-            more, of_more = self.pseudo_labels.found(image, likely, mask_logits, masks)
+            more, of_more = self.pseudo_labels.found(image, likely, mask_logits, sample.masks)
             masks, labels = torch.cat([masks, more]), torch.cat([labels, of_more])
         at = framed.frame.padded if self.options.iou_at == "image" else mask_logits.shape[1:]
         overlaps = class_overlaps(

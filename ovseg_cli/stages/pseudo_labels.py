@@ -50,7 +50,7 @@ class PseudoLabels:
             image: RGB, 0 to 255, squashed to the encoder's input size.
             likely: the proposals' probabilities on the encoder's grid.
             mask_logits: the same proposals.
-            annotated: masks whose pixels are not asked about.
+            annotated: masks, crowds among them, whose pixels are not asked about.
         """
         embeddings = self.encoder.mask_embeddings(image[None], likely[None])[0]
         probabilities = class_logits(

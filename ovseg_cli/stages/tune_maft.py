@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ovseg_cli.checkpoints.plugged_tower import base_of
-from ovseg_cli.checkpoints.run_parts import clip_of
+from ovseg_cli.checkpoints.run_parts import clip_of, load_tuned
 from ovseg_cli.classification import Classification
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.parameter_groups import freeze
@@ -48,24 +48,30 @@ def tune_maft(
         artifact: the name to save it by.
         checkpoint_name: of checkpoint and log.
         fingerprint: of the settings, for the checkpoint.
+
+    Raises:
+        RecipeError: an option that cannot be used.
+        RunError: the run directory lacks the CLIP, the proposals, or what to begin with.
+        InputError: no image of the split has a mask.
+        CheckpointError: an artifact that is damaged or does not fit the CLIP.
     """
     recipe, device = settings.recipe, settings.device
     options = build("tune_clip", tuning_section(recipe), MaftOptions)
-    classification = build("classification", recipe.section("classification"), Classification)
-    _check(options)
+    _check(options, artifact)
     dataset = dataset_of(settings, train_split(settings), part="seen")
     vocabulary = _words(settings, options, dataset)
     clip = clip_of(settings.run, recipe)
-    classification = classification.with_scale_of(clip.logit_scale)
     encoder = _encoder(settings, options, clip=clip).to(device)
+    classification = build("classification", recipe.section("classification"), Classification)
+    classification = classification.with_scale_of(clip.logit_scale)
     words = build("vocabulary", recipe.section("vocabulary"), VocabularyOptions)
     texts = text_embeddings(vocabulary, clip.encode_text, templates=TEMPLATES[words.templates])
     texts = texts.to(device)
-    labels = None
+    pseudo_labels = None
     if options.pseudo_labels:
         before = _encoder(settings, options, clip=clip).to(device).requires_grad_(False)
         unseen = ~torch.tensor(vocabulary.seen)
-        labels = PseudoLabels(before, texts, classification, unseen, options.pseudo_score)
+        pseudo_labels = PseudoLabels(before, texts, classification, unseen, options.pseudo_score)
     examples = MaftExamples(
         dataset,
         tuning_proposer(settings, vocabulary, clip) if options.masks == "proposals" else None,
@@ -74,7 +80,7 @@ def tune_maft(
         seed=recipe.seed,
         align_corners=build("framing", recipe.section("framing"), FramingOptions).align_corners,
         label_of=torch.tensor([vocabulary.names.index(n) for n in dataset.vocabulary.names]),
-        pseudo_labels=labels,
+        pseudo_labels=pseudo_labels,
     )
     result = fit(
         encoder,
@@ -181,15 +187,23 @@ def _encoder(settings: Settings, options: MaftOptions, *, clip: ClipEncoder) -> 
     encoder = build("mask_encoder", section, target, clip=clip, seed=recipe.seed)
     assert encoder.visual is not None  # the mode's check of the recipe
     if options.start is not None:
-        tensors, _ = settings.run.load_artifact("clip", options.start)
-        source = str(settings.run.artifact_path("clip", options.start))
-        encoder.load_tuned_tensors(tensors, source=source)
+        load_tuned(settings.run, recipe, encoder, options.start)
     freeze(encoder.visual, options.frozen)
+    if not any(parameter.requires_grad for parameter in encoder.visual.parameters()):
+        raise RecipeError(
+            "[tune_clip] frozen: these groups are the whole image tower, so that there is nothing "
+            "to learn; leave one out"
+        )
     return encoder
 
 
-def _check(options: MaftOptions) -> None:
+def _check(options: MaftOptions, artifact: str) -> None:
     check_shares("tune_clip", options.batch_size)
+    if options.start == artifact:
+        raise RecipeError(
+            f"[tune_clip] start: {artifact} is what this tuning makes; name its result otherwise "
+            "with artifacts.tuned"
+        )
     if options.masks == "proposals":
         check_side("tune_clip", options.image_size)
     if options.pseudo_labels and options.masks != "proposals":

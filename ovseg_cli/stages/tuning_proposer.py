@@ -20,14 +20,14 @@ def tuning_proposer(
     Args:
         settings: run directory, recipe, device.
         vocabulary: the classes that are learned.
-        clip: its text tower makes embeddings of the words.
+        clip: the frozen one; its text tower makes embeddings of the words.
 
     Raises:
         RunError: the run directory has no proposals artifact.
         CheckpointError: weights that cannot be had or used, see `proposer_of`.
         RecipeError: the proposer's masks lie on unchanged images alone.
     """
-    proposer = proposer_of(settings.run, settings.recipe, device=settings.device)
+    proposer = proposer_of(settings.run, settings.recipe, device=settings.device, clip=clip)
     if isinstance(proposer, ReadsWords):
         words = build("vocabulary", settings.recipe.section("vocabulary"), VocabularyOptions)
         templates = TEMPLATES[words.templates]

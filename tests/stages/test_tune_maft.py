@@ -3,7 +3,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ovseg_cli.checkpoints.run_parts import clip_of
 from ovseg_cli.classification import Classification
+from ovseg_cli.clip.parameter_groups import NAMES
 from ovseg_cli.clip.small import build_small_clip
-from ovseg_cli.errors import RecipeError
+from ovseg_cli.errors import CheckpointError, RecipeError
 from ovseg_cli.mask_encoders.image_proposals import ImageProposals
 from ovseg_cli.proposers import Mask2Former
 from ovseg_cli.recipe import Recipe
@@ -20,6 +21,7 @@ from ovseg_cli.run import Run, StageRecord, file_hash
 from ovseg_cli.stages.maft_examples import Batch, MaftExamples, class_overlaps
 from ovseg_cli.stages.maft_options import MaftOptions
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
+from ovseg_cli.stages.pseudo_labels import PseudoLabels
 from ovseg_cli.stages.session import Settings, dataset_of
 from ovseg_cli.stages.tune_clip import tune_clip
 from ovseg_cli.stages.tune_maft import maft_losses
@@ -206,6 +208,32 @@ def test_tuning_can_begin_with_what_another_tuning_made(settings: Settings) -> N
     assert record["inputs"]["clip/maft"] == file_hash(settings.run.artifact_path("clip", "maft"))
 
 
+def test_tuning_does_not_begin_with_what_was_made_for_an_earlier_clip(settings: Settings) -> None:
+    tune_clip(changed(settings, "tune_clip", steps=1))
+    torch.manual_seed(1)
+    model = {"architecture": "small", "options": CLIP}
+    settings.run.save_artifact("clip", "base", build_small_clip(**CLIP).state_dict(), model)
+    again = changed(settings, "artifacts", tuned="further")
+    with pytest.raises(CheckpointError, match="tuned for an earlier clip/base"):
+        tune_clip(changed(again, "tune_clip", start="maft"))
+
+
+def test_crowds_are_annotated_where_unseen_classes_are_looked_for(settings: Settings) -> None:
+    asked: list[Tensor] = []
+
+    class FindsNothing:
+        def found(self, *given: Tensor) -> tuple[Tensor, Tensor]:
+            asked.append(given[-1])
+            return given[-1][:0], torch.zeros(0, dtype=torch.long)
+
+    examples, _ = examples_of(settings, proposer=False)
+    sample = examples.images.augmented(0, 0)
+    sample = replace(sample, is_crowd=torch.ones_like(sample.is_crowd))
+    examples.pseudo_labels = cast(PseudoLabels, FindsNothing())
+    examples.examined(framed(sample.image.float()), sample)
+    assert torch.equal(asked[0], sample.masks)
+
+
 def test_what_is_said_of_an_image_is_kept_and_is_what_would_be_said_anew(
     settings: Settings,
 ) -> None:
@@ -327,6 +355,8 @@ def test_a_batch_is_learned_by_heart(settings: Settings) -> None:
             {"pseudo_labels": True, "masks": "ground_truth"},
             r"\[tune_clip\] pseudo_labels: nobody annotated the masks of unseen classes",
         ),
+        ("tune_clip", {"frozen": list(NAMES)}, r"\[tune_clip\] frozen: .* nothing to learn"),
+        ("tune_clip", {"start": "maft"}, r"\[tune_clip\] start: maft is what this tuning makes"),
         ("mask_encoder", {"start_layer": 2}, r"\[mask_encoder\] start_layer"),
         ("artifacts", {"tuned": "base"}, r"\[artifacts\] tuned: 'base' is the CLIP that is tuned"),
     ],
