@@ -108,7 +108,7 @@ def evaluate(
     artifacts = artifacts_of(settings.run, settings.recipe, proposer=own_masks)
     masks = settings.recipe.section("proposer").get("name", "") if own_masks else "ground_truth"
     masks = masks if given is None else given.name
-    name = name or _default_name(artifacts, masks, options.oracle_classes)
+    name = name or default_name(artifacts, masks, options.oracle_classes)
     beside = beside_of(segmenter, vocabulary, options, kind=dataset.kind, settings=settings)
     with settings.run.lock():
         pass  # whoever writes there is met before the images, and not when results are recorded
@@ -199,14 +199,20 @@ def scored_vocabulary(classes: Vocabulary, labels: str | None) -> Vocabulary:
     return Vocabulary(words.names, words.synonyms, classes.is_thing, classes.seen)
 
 
-def _default_name(artifacts: Sequence[str], masks: str, oracle: OracleClasses | None) -> str:
-    """The artifacts' names, after that of the masks where no artifact gives them."""
+def default_name(artifacts: Sequence[str], masks: str, oracle: OracleClasses | None) -> str:
+    """The artifacts' names, after that of the masks where no artifact gives them.
+
+    Args:
+        artifacts: as `kind/name`, the proposals first where there are any.
+        masks: what to call the masks that no artifact gives.
+        oracle: named instead of the artifacts that classify where the annotations do.
+    """
     names = [artifact.partition("/")[2] for artifact in artifacts]
     if not artifacts or not artifacts[0].startswith("proposals/"):
         names.insert(0, masks)
     if oracle is not None:
         return f"{names[0]}-oracle_{oracle}"
-    if len(names) > 2:
+    if len(names) > 2 and "base" in names:
         names.remove("base")  # what was tuned sits on it
     return "-".join(names)
 

@@ -24,7 +24,7 @@ from ovseg_cli.proposers import PROPOSERS
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run
 from ovseg_cli.segmenter import Segmenter
-from ovseg_cli.stages.evaluate import evaluate, scored_vocabulary
+from ovseg_cli.stages.evaluate import default_name, evaluate, scored_vocabulary
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
 from ovseg_cli.stages.scores import class_map, results_table, segment_map, sweep_table
 from ovseg_cli.stages.scoring import EvaluateOptions, score
@@ -386,6 +386,20 @@ def test_pixels_of_classes_that_are_left_out_are_void(shapes: Path) -> None:
         assert kept.any()
         assert torch.equal(sample.masks, full.masks[kept])
         assert torch.equal(class_map(sample) < 0, ~full.masks[kept].any(0))
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "name"),
+    [
+        (["proposals/teacher", "clip/base"], "teacher-base"),
+        (["proposals/teacher", "clip/base", "clip/masq"], "teacher-masq"),
+        (["proposals/teacher", "clip/maft", "clip/masq"], "teacher-maft-masq"),
+        (["clip/maft"], "sam-maft"),
+        ([], "sam"),
+    ],
+)
+def test_the_results_folder_has_the_artifacts_names(artifacts: list[str], name: str) -> None:
+    assert default_name(artifacts, "sam", None) == name
 
 
 def test_the_results_folder_tells_the_class_list(run: Run, shapes: Path) -> None:
