@@ -162,8 +162,9 @@ class ImageProposals(nn.Module):
         to_pixels, to_grid = (
             (down.to(logits), across.to(logits)) for down, across in zip(rows, columns, strict=True)
         )
-        at_pixels = (to_pixels[0].T @ logits @ to_pixels[1]).sigmoid()
-        return to_grid[0].T @ at_pixels @ to_grid[1]
+        with torch.autocast(logits.device.type, enabled=False):  # a threshold will be exact
+            at_pixels = (to_pixels[0].T @ logits @ to_pixels[1]).sigmoid()
+            return to_grid[0].T @ at_pixels @ to_grid[1]
 
     @torch.no_grad()
     def visible_patches(self, masks: Float[Tensor, "B N h w"]) -> Bool[Tensor, "B N P"]:

@@ -283,6 +283,17 @@ def test_half_precision_gives_float_embeddings_close_to_those_of_full() -> None:
     assert F.cosine_similarity(found, expected, dim=-1).min() > 0.99
 
 
+def test_autocast_does_not_change_what_masks_see() -> None:
+    logits = some_logits()
+    expected = encoder().mask_probabilities(logits, FRAME)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(encoder().mask_probabilities(logits, FRAME), expected)
+        embeddings = encoder().encode(framed(), proposals(logits)).embeddings
+    full = encoder().encode(framed(), proposals(logits)).embeddings
+    assert embeddings.dtype == torch.float32
+    torch.testing.assert_close(embeddings, full, atol=0.05, rtol=0.05)
+
+
 def test_nothing_grows_with_the_square_of_masks_and_patches() -> None:
     masks = random(1, 400, 4, 4)
     with torch.no_grad(), largest_tensor() as found:
