@@ -25,6 +25,8 @@ from .storage import storage_errors, write_json, write_text, writing
 MAKERS = {
     ("clip", "base"): "ovseg train-clip",
     ("clip", "masq"): "ovseg tune-clip --mode masq",
+    ("clip", "rma"): "ovseg tune-clip --mode rma",
+    ("clip", "maft"): "ovseg tune-clip --mode maft",
     ("clip", "ovseg-mpt"): "ovseg tune-clip --mode mpt",
     ("clip", "ovseg-finetune"): "ovseg tune-clip --mode finetune",
     ("clip", "ovseg-joint"): "ovseg tune-clip --mode joint",

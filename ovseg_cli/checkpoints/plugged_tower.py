@@ -63,6 +63,6 @@ def put_tower(clip: ClipEncoder, tensors: Mapping[str, Tensor], *, source: str) 
     if not tower:
         raise CheckpointError(
             f"{source}: holds no image tower, as [clip] {OPTION} needs; name what "
-            "'ovseg tune-clip --mode maft' made, or take the option out"
+            "'ovseg tune-clip' made in a mode such as maft, or take the option out"
         )
     load_weights(clip.model.visual, tower, source=source)

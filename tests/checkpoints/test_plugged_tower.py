@@ -84,6 +84,9 @@ def test_a_tower_for_an_earlier_clip_is_refused(run: Run) -> None:
 def test_what_holds_no_tower_or_is_not_there_is_named(run: Run) -> None:
     with pytest.raises(RunError, match="clip/other"):
         clip_of(run, recipe("other"))
+    run.artifact_path("clip", "maft").unlink()
+    with pytest.raises(RunError, match="make it with 'ovseg tune-clip --mode maft"):
+        clip_of(run, recipe("maft"))
     with pytest.raises(CheckpointError, match=r"prompts: holds no image tower, as \[clip\] tower"):
         put_tower(built(0), {"mask_prompts.prompts": torch.zeros(1)}, source="prompts")
     with pytest.raises(CheckpointError, match="weights of another model"):
