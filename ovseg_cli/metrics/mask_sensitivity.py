@@ -82,7 +82,7 @@ def compared(masks: Bool[Tensor, "M H W"]) -> Bool[Tensor, " M"]:
         masks: annotated.
     """
     areas = masks.flatten(1).sum(1)
-    return (areas >= SMALLEST) & (2 * areas <= masks[0].numel() if len(masks) else areas > 0)
+    return (areas >= SMALLEST) & (2 * areas <= masks.shape[1] * masks.shape[2])
 
 
 class MaskSensitivity:
