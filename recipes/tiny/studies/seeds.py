@@ -106,6 +106,16 @@ class SeedRun:
         stages = json.loads((self.path / "manifest.json").read_text())["stages"]
         return {entry["artifact"]: entry["cpu_seconds"] for entry in stages if entry["artifact"]}
 
+    def recorded(self, stage: str) -> Results:
+        """What the newest run of a stage recorded.
+
+        Args:
+            stage: its name, such as `mine-captions`.
+        """
+        stages = json.loads((self.path / "manifest.json").read_text())["stages"]
+        results: Results = [entry["results"] for entry in stages if entry["stage"] == stage][-1]
+        return results
+
     def _scores(self, name: str) -> list[Path]:
         return list(self.path.glob(f"evaluation/*/{name}/metrics.json"))
 
