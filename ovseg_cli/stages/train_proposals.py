@@ -15,7 +15,8 @@ from ovseg_cli.checkpoints.plugged_tower import base_of, clip_artifacts
 from ovseg_cli.checkpoints.run_parts import clip_of, takes_clip, vocabulary_json
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.datasets.coco import CocoDataset
-from ovseg_cli.proposers import PROPOSERS, ClipMask2Former, LearnedProposer
+from ovseg_cli.errors import RecipeError
+from ovseg_cli.proposers import PROPOSERS, READY_PROPOSERS, ClipMask2Former, LearnedProposer
 from ovseg_cli.recipe import build, choose
 from ovseg_cli.run import file_hash
 from ovseg_cli.segmenter import VocabularyOptions, text_key
@@ -170,4 +171,9 @@ def _chosen(
     section: dict[str, Any],
 ) -> tuple[str, Callable[..., LearnedProposer], dict[str, Any]]:
     named = {"name": "mask2former", **section}
+    if named["name"] in READY_PROPOSERS:
+        raise RecipeError(
+            f"[proposer] name: {named['name']} is ready as it is, and is not trained; leave "
+            "'ovseg train-proposals' out"
+        )
     return str(named["name"]), *choose("proposer", named, PROPOSERS)

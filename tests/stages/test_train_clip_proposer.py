@@ -302,6 +302,11 @@ def test_proposals_of_other_options_are_refused(tmp_path, shapes):
         proposer_of(other.run, other.recipe, device=CPU)
 
 
+def test_a_proposer_that_is_ready_is_not_trained(tmp_path, shapes):
+    with pytest.raises(RecipeError, match=r"\[proposer\] name: sam is ready as it is"):
+        train_proposals(settings(tmp_path, shapes, {"name": "sam"}))
+
+
 def test_a_teachers_masks_have_no_words_to_distil(tmp_path, shapes):
     with pytest.raises(RecipeError, match="clip_mask2former learns the masks' classes"):
         distill(settings(tmp_path, shapes))
