@@ -46,6 +46,10 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged pickle can raise anything
         raise CheckpointError(f"{path}: cannot be read as a pickle of arrays ({error})") from error
     arrays = found.get("model", found) if isinstance(found, dict) else None
-    if not isinstance(arrays, dict) or not all(isinstance(a, np.ndarray) for a in arrays.values()):
+    if not isinstance(arrays, dict) or not all(_of_numbers(value) for value in arrays.values()):
         raise CheckpointError(f"{path}: is no dictionary of arrays as detectron2 saves them")
     return {str(name): torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+
+
+def _of_numbers(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"

@@ -34,7 +34,16 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps([1]), pickle.dumps({"a": 1})])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no pickle",
+        pickle.dumps([1]),
+        pickle.dumps({"a": 1}),
+        pickle.dumps({"a": np.array(["words"])}),
+    ],
+)
 def test_other_files_are_refused_by_name(tmp_path, content):
     path = tmp_path / "other.pkl"
     path.write_bytes(content)
