@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ovseg_cli.cli import app
+from ovseg_cli.run import load_tensors
 
 SMALLER = [
     "shapes.train=12",
@@ -31,6 +32,14 @@ SMALL = [word for change in SMALLER for word in ("--set", change)]
 RECIPE = ["--recipe", "tiny/masqclip", *SMALL]
 STUDENTS = ("proposals/student-1", "proposals/student-2")
 MASKCLIP = ["--recipe", "tiny/maskclip", *SMALL, "--set", "tune_clip.points=64"]
+MAFT = ["--recipe", "tiny/maft", *SMALL]
+ON_MAFT = ["--recipe", "tiny/maft_in_masqclip", *SMALL]
+SELF_TRAINING = [
+    "artifacts.tuned=maft-again",
+    "tune_clip.start=maft",
+    "tune_clip.pseudo_labels=true",
+    "tune_clip.pseudo_score=0",
+]
 
 
 def ovseg(*arguments):
@@ -128,3 +137,38 @@ def test_a_packed_run_predicts_and_scores_as_its_card_says(run, tmp_path):
         "predict", image, "--labels", "star,ball", "--model", tmp_path / "packed", "--output", out
     )
     assert list(out.rglob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def maft_run(run):
+    ovseg("tune-clip", "--mode", "maft", "--run", run, *MAFT)
+    return run
+
+
+def test_maft_goes_on_from_the_same_clip_and_proposals(maft_run):
+    ovseg("evaluate", "--run", maft_run, *MAFT, "--name", "maft")
+    metrics = json.loads((maft_run / "evaluation/shapes-test/maft/metrics.json").read_text())
+    assert set(metrics["artifacts"]) == {"proposals/student-2", "clip/base", "clip/maft"}
+    stages = json.loads((maft_run / "manifest.json").read_text())["stages"]
+    assert [entry["stage"] for entry in stages].count("train-clip") == 1
+
+
+def test_self_training_goes_on_with_what_the_tower_finds_of_unseen_classes(maft_run):
+    changes = [word for change in SELF_TRAINING for word in ("--set", change)]
+    ovseg("tune-clip", "--run", maft_run, *MAFT, *changes)
+    first, again = (
+        load_tensors(maft_run / f"clip/{name}.safetensors") for name in ("maft", "maft-again")
+    )
+    assert not first["visual.ln_post.weight"].equal(again["visual.ln_post.weight"])
+    record = json.loads((maft_run / "manifest.json").read_text())["stages"][-1]
+    assert record["artifact"] == "clip/maft-again"
+    assert "clip/maft" in record["inputs"]
+
+
+def test_masqclip_is_tuned_and_evaluated_on_mafts_tower(maft_run):
+    ovseg("tune-clip", "--run", maft_run, *ON_MAFT)
+    model = json.loads((maft_run / "clip/masq-on-maft.json").read_text())
+    assert model["base"] == "maft"
+    ovseg("evaluate", "--run", maft_run, *ON_MAFT, "--name", "on-maft")
+    metrics = json.loads((maft_run / "evaluation/shapes-test/on-maft/metrics.json").read_text())
+    assert {"clip/base", "clip/maft", "clip/masq-on-maft"} <= set(metrics["artifacts"])
