@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ovseg_cli.checkpoints.plugged_tower import (
     base_of,
@@ -318,11 +318,27 @@ def load_tuned(run: Run, recipe: Recipe, encoder: TunedEncoder, name: str) -> No
         RunError: the run directory has no such artifact.
         CheckpointError: it is damaged, of another model, or tuned for another or an earlier CLIP.
     """
+    tensors, _ = tuned_part(run, recipe, name)
+    encoder.load_tuned_tensors(tensors, source=str(run.artifact_path("clip", name)))
+
+
+def tuned_part(run: Run, recipe: Recipe, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `tune-clip` made for the recipe's CLIP: the tensors, and what their JSON says.
+
+    Args:
+        run: holds clip/<name>.
+        recipe: says which CLIP.
+        name: the artifact's.
+
+    Raises:
+        RunError: the run directory has no such artifact.
+        CheckpointError: it is damaged, or tuned for another or an earlier CLIP.
+    """
     tensors, model = run.load_artifact("clip", name)
     source = str(run.artifact_path("clip", name))
     _check_same_clip(run, recipe, f"clip/{name}", source, "tuned", "tune-clip")
     _check_base(model, recipe, source, made="tuned", command="tune-clip")
-    encoder.load_tuned_tensors(tensors, source=source)
+    return tensors, model
 
 
 def _load_trained_tower(run: Run, recipe: Recipe, encoder: MaskPooling) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ovseg_cli.checkpoints.plugged_tower import base_of, clip_artifacts
-from ovseg_cli.checkpoints.run_parts import clip_of
+from ovseg_cli.checkpoints.run_parts import clip_of, tuned_part
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.loading import load_weights
 from ovseg_cli.datasets.mined_pairs import MinedPairs
@@ -88,7 +88,7 @@ def tune_ovseg(
         RecipeError: an option that cannot be used.
         RunError: the run directory lacks the CLIP, or what to begin with.
         InputError: there are no pairs.
-        CheckpointError: what to begin with does not fit.
+        CheckpointError: what to begin with does not fit, or was tuned for another CLIP.
     """
     recipe, device = settings.recipe, settings.device
     options = _options(settings)
@@ -223,7 +223,7 @@ def _beginning(settings: Settings, options: OvsegOptions, clip: ClipEncoder) -> 
     encoder = build("mask_encoder", chosen, target, clip=clip, seed=recipe.seed)
     scale, prompted = math.log(clip.logit_scale), False
     if options.start is not None:
-        tensors, model = run.load_artifact("clip", options.start)
+        tensors, model = tuned_part(run, recipe, options.start)
         begin_with(encoder, tensors, source=str(run.artifact_path("clip", options.start)))
         scale = float(model.get("logit_scale", scale))
         prompted = any(PROMPTS in name for name in tensors)
