@@ -5,8 +5,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,6 @@ from ovseg_cli.run import Run
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
 from ovseg_cli.stages.mine_captions import mine_captions
 from ovseg_cli.stages.session import Settings
-from ovseg_cli.training.signals import Interrupted
 
 IMAGES = 8
 COUNTS = {
@@ -103,29 +102,49 @@ def kill_a_worker():
     os.kill(next(worker["Pid"] for worker in workers if worker["Pid"]), signal.SIGKILL)
 
 
-def test_workers_make_the_same_shards_stopped_and_with_one_of_them_killed(
+def test_workers_make_the_same_shards_with_one_of_them_killed(
     run, shapes, whole, cluster, monkeypatch
 ):
-    def interrupt():
-        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
-
     assert len(whole) == IMAGES
-    with monkeypatch.context() as patch:  # no RAY_ADDRESS: a cluster of its own
-        patch.delenv("RAY_ADDRESS", raising=False)
-        first = after_the_first_shard(patch, interrupt)
-        with pytest.raises(Interrupted, match="finished shards are kept"):
-            mined(run, shapes, "ray")
-    assert 0 < len(first) < IMAGES
-    assert len(shards(run)) == len(first)
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    rest = after_the_first_shard(monkeypatch, kill_a_worker)
+    written = after_the_first_shard(monkeypatch, kill_a_worker)
     outcome = mined(run, shapes, "ray")
-    assert sorted(first + rest) == list(range(IMAGES))
+    assert sorted(written) == list(range(IMAGES))
     assert shards(run) == whole
     assert outcome.results["images"] == IMAGES
     statistics = json.loads((run / "pairs" / "statistics.json").read_text())
     assert statistics["pairs"] == b"".join(whole.values()).count(b"\n") > 0
     assert mined(run, shapes, "single").already_done  # the engine decides nothing
+
+
+def test_an_interruption_keeps_finished_shards_and_another_engine_goes_on(run, shapes, whole):
+    """Without RAY_ADDRESS: a cluster of its own."""
+    pytest.importorskip("ray.data", reason="Ray is not installed")
+    code = (
+        "import os, signal, threading\n"
+        "from ovseg_cli.mining.shards import PairFiles\n"
+        "from ovseg_cli.cli import main\n"
+        "write = PairFiles.write_shard\n"
+        "def stopped(self, *shard):\n"
+        "    PairFiles.write_shard = write\n"
+        "    write(self, *shard)\n"
+        "    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "PairFiles.write_shard = stopped\n"
+        "main()\n"
+    )
+    options = [f"--set=mine_captions.{key}={value}" for key, value in MINE.items()]
+    command = [sys.executable, "-c", code, "mine-captions", str(shapes), "--split=val"]
+    command += [f"--run={run}", "--device=cpu", "--engine=ray", *options]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 130, done.stderr
+    assert "finished shards are kept" in done.stderr
+    kept = shards(run)
+    assert 0 < len(kept) < IMAGES
+    mined(run, shapes, "single")
+    assert shards(run) == whole == {**whole, **kept}
 
 
 @pytest.fixture
