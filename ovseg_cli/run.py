@@ -158,13 +158,22 @@ class Run:
             raise CheckpointError(f"{path}: damaged; run the stage that made it again") from error
         return model
 
-    def newest(self, kind: str) -> str | None:
-        """The name of the newest artifact of a kind that the manifest knows and that stands."""
-        for entry in reversed(self.manifest()):
-            entry_kind, _, name = str(entry["artifact"] or "").partition("/")
-            if entry_kind == kind and self.has_artifact(kind, name):
-                return name
-        return None
+    def newest(self, kind: str, *, model_name: str | None = None) -> str | None:
+        """The name of the newest artifact of a kind that the manifest knows and that stands.
+
+        Args:
+            kind: such as `proposals`.
+            model_name: of what it is the weights of, such as `mask2former`; others and those that
+                do not say are taken where there is none of it. None takes any.
+        """
+        named = (str(entry["artifact"] or "").partition("/") for entry in reversed(self.manifest()))
+        there = [name for of, _, name in named if of == kind and self.has_artifact(kind, name)]
+        wanted = (
+            name
+            for name in there
+            if model_name in (None, self.artifact_model(kind, name).get("name"))
+        )
+        return next(wanted, there[0] if there else None)
 
     def changed_inputs(self, artifact: str) -> tuple[str, ...]:
         """The artifacts that one was made from and that are not the same any more.

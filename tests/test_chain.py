@@ -34,6 +34,7 @@ STUDENTS = ("proposals/student-1", "proposals/student-2")
 MASKCLIP = ["--recipe", "tiny/maskclip", *SMALL, "--set", "tune_clip.points=64"]
 MAFT = ["--recipe", "tiny/maft", *SMALL]
 ON_MAFT = ["--recipe", "tiny/maft_in_masqclip", *SMALL]
+OVSEG = ["--recipe", "tiny/ovseg", *SMALL, "--set", "train_proposals.warmup=1"]
 SELF_TRAINING = [
     "artifacts.tuned=maft-again",
     "tune_clip.start=maft",
@@ -172,3 +173,21 @@ def test_masqclip_is_tuned_and_evaluated_on_mafts_tower(maft_run):
     ovseg("evaluate", "--run", maft_run, *ON_MAFT, "--name", "on-maft")
     metrics = json.loads((maft_run / "evaluation/shapes-test/on-maft/metrics.json").read_text())
     assert {"clip/base", "clip/maft", "clip/masq-on-maft"} <= set(metrics["artifacts"])
+
+
+def test_ovseg_goes_on_from_the_same_clip_with_pairs_of_its_own(run, tmp_path):
+    ovseg("train-proposals", "--run", run, *OVSEG)
+    ovseg("mine-captions", "--run", run, *OVSEG)
+    ovseg("tune-clip", "--mode", "finetune", "--run", run, *OVSEG)
+    ovseg("tune-clip", "--mode", "mpt", "--run", run, *OVSEG)
+    ovseg("evaluate", "--run", run, *OVSEG, "--name", "ovseg")
+    metrics = json.loads((run / "evaluation/shapes-test/ovseg/metrics.json").read_text())
+    assert set(metrics["artifacts"]) == {"proposals/maskformer", "clip/base", "clip/ovseg-mpt"}
+    tuned, first = (
+        load_tensors(run / f"clip/ovseg-{mode}.safetensors") for mode in ("mpt", "finetune")
+    )
+    assert tuned["visual.proj"].equal(first["visual.proj"])
+    image, out = next((run / "shapes/test").iterdir()), tmp_path / "out"
+    ovseg("predict", image, "--labels", "star,grass:stuff", "--run", run, "--output", out)
+    assert list(out.rglob("*.png"))
+    ovseg("evaluate", "--run", run, *RECIPE, "--name", "again")  # not the MaskFormer

@@ -49,6 +49,16 @@ def test_the_newest_artifact_is_the_last_one_that_still_stands(tmp_path):
     assert run.newest("proposals") is None
 
 
+def test_the_newest_artifact_of_a_model_goes_before_newer_ones_of_others(tmp_path):
+    run = Run(tmp_path)
+    for name, model in (("teacher", "mask2former"), ("student-1", "mask2former"), ("mf", "x")):
+        run.save_artifact("proposals", name, {"w": torch.zeros(1)}, {"name": model})
+        run.record(record(artifact=f"proposals/{name}"))
+    assert run.newest("proposals") == "mf"
+    assert run.newest("proposals", model_name="mask2former") == "student-1"
+    assert run.newest("proposals", model_name="mask_rcnn") == "mf"
+
+
 def test_finished_work_is_known_by_its_settings(tmp_path):
     run = Run(tmp_path)
     run.save_artifact("clip", "base", {"w": torch.zeros(1)}, {})

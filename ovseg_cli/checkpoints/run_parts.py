@@ -79,9 +79,10 @@ class ArtifactOptions:
 
 
 def proposals_name(run: Run, recipe: Recipe) -> str:
-    """The proposals artifact that the recipe names, else the newest; `teacher` without any."""
+    """The proposals artifact that the recipe names, else its proposer's newest; or `teacher`."""
     named = build("artifacts", recipe.section("artifacts"), ArtifactOptions).proposals
-    return named or run.newest("proposals") or "teacher"
+    proposer = recipe.section("proposer").get("name")
+    return named or run.newest("proposals", model_name=proposer) or "teacher"
 
 
 def proposal_artifacts(run: Run, recipe: Recipe) -> tuple[str, ...]:
