@@ -15,14 +15,9 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from ovseg_cli.checkpoints.run_parts import (
-    artifacts_of,
-    clip_of,
-    mask_encoder_of,
-    proposer_of,
-    takes_clip,
-    training_vocabulary,
-)
+from ovseg_cli.checkpoints.clip_parts import clip_of
+from ovseg_cli.checkpoints.proposer_parts import proposer_of, takes_clip, training_vocabulary
+from ovseg_cli.checkpoints.run_parts import artifacts_of, mask_encoder_of
 from ovseg_cli.classification import Classification
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.cosine_logits import ClassifierLogits, ClassTexts, class_texts, words_shares

@@ -8,7 +8,9 @@ import torch
 from tiny_clip import tiny_clip
 from untrained_run import untrained_run
 
-from ovseg_cli.checkpoints.run_parts import artifacts_of, clip_of, proposals_name, tuned_name
+from ovseg_cli.checkpoints.clip_parts import clip_of
+from ovseg_cli.checkpoints.proposer_parts import proposals_name
+from ovseg_cli.checkpoints.run_parts import artifacts_of, tuned_name
 from ovseg_cli.classification import Classification
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.datasets.framing import FramingOptions

@@ -15,12 +15,13 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from ovseg_cli.checkpoints.run_parts import takes_clip, trained_proposer_of, vocabulary_json
+from ovseg_cli.checkpoints.proposer_parts import takes_clip, trained_proposer_of, vocabulary_json
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.losses.pseudo_masks import Overlap
 from ovseg_cli.proposers import PROPOSERS, TrainableProposer
 from ovseg_cli.recipe import Share, build
 from ovseg_cli.run import file_hash, fingerprint_of
+from ovseg_cli.stages.learning import fit_in_run
 from ovseg_cli.stages.proposal_examples import Batch, ProposalExamples
 from ovseg_cli.stages.proposal_losses import proposal_losses
 from ovseg_cli.stages.proposal_options import TrainProposalsOptions
@@ -38,7 +39,6 @@ from ovseg_cli.stages.teacher_masks import TeacherMasks
 from ovseg_cli.stages.train_proposals import SECTIONS, built_proposer
 from ovseg_cli.stages.training_images import check_shares, check_side
 from ovseg_cli.training import distributed
-from ovseg_cli.training.loop import fit
 from ovseg_cli.training.optimizer import Decay
 from ovseg_cli.training.seeds import seed_of
 
@@ -208,17 +208,14 @@ def _student(
         full = teacher_masks.added_to(batch, step)
         return proposal_losses(module, full, options=training, seed=seed, step=step, device=device)
 
-    result = fit(
+    result = fit_in_run(
+        settings,
+        training,
         student.to(device),
         batch_at=examples.batch_at,
         losses_of=losses_of,
-        optimizer=training.optimizer(student),
-        schedule=training.schedule(),
-        options=training.loop(settings.precision_or("fp32")),
-        run=run,
-        stage=f"{STAGE}-{student_name}",
+        name=f"{STAGE}-{student_name}",
         fingerprint=fingerprint,
-        device=device,
     )
     if distributed.is_main():
         words = vocabulary_json(dataset.vocabulary)

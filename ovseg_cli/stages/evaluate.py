@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ovseg_cli.checkpoints.run_parts import ArtifactOptions, artifacts_of
+from ovseg_cli.checkpoints.proposer_parts import ArtifactOptions
+from ovseg_cli.checkpoints.run_parts import artifacts_of
 from ovseg_cli.datasets.class_lists import Part
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.datasets.semantic_maps import SemanticMaps

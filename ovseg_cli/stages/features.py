@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_cli.checkpoints.run_parts import clip_of
+from ovseg_cli.checkpoints.clip_parts import clip_of
 from ovseg_cli.clip.dense import DenseClip, resampled
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.loading import load_open_clip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ovseg_cli.checkpoints.run_parts import (
+from ovseg_cli.checkpoints.proposer_parts import (
     proposals_name,
     trained_proposer_of,
     training_vocabulary,

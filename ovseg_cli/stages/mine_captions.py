@@ -42,6 +42,7 @@ from ovseg_cli.stages.mining_options import (
 from ovseg_cli.stages.session import (
     Outcome,
     Settings,
+    artifact_hashes,
     dataset_of,
     dataset_root,
     run_stage,
@@ -149,9 +150,9 @@ def mine_captions(
 
 def _inputs(settings: Settings, source: CaptionSource, tagger: Tagger) -> dict[str, str]:
     artifacts = artifacts_of(settings.run, settings.recipe)
-    paths = {name: settings.run.artifact_path(*name.split("/", 1)) for name in artifacts}
-    paths[f"captions/{source.file.name}"] = source.file
-    hashes = {name: file_hash(path) for name, path in paths.items() if path.is_file()}
+    hashes = artifact_hashes(settings, *artifacts)
+    if source.file.is_file():
+        hashes[f"captions/{source.file.name}"] = file_hash(source.file)
     return {**hashes, "images": str(source.images.resolve()), "tagger": tagger.name}
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints.run_parts import artifacts_of, proposals_name
+from ..checkpoints.proposer_parts import proposals_name
+from ..checkpoints.run_parts import artifacts_of
 from ..errors import RunError, UsageError
 from ..recipe import Recipe
 from ..run import Run, file_hash

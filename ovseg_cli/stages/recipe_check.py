@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..checkpoints.plugged_tower import clip_section, tower_name
-from ..checkpoints.run_parts import ArtifactOptions
+from ..checkpoints.proposer_parts import ArtifactOptions
 from ..classification import Classification
 from ..clip.loading import load_open_clip
 from ..clip.small import SMALL_CLIPS

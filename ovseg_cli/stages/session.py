@@ -156,6 +156,22 @@ def run_stage(
             distributed.stop()
 
 
+def artifact_hashes(settings: Settings, *names: str) -> dict[str, str]:
+    """Hashes of the run directory's artifacts, for `run_stage`; what is missing is left out.
+
+    Args:
+        settings: say the run directory.
+        names: such as `clip/base`.
+    """
+    run = settings.run
+    parts = {name: name.split("/", 1) for name in names}
+    return {
+        name: file_hash(run.artifact_path(kind, own))
+        for name, (kind, own) in parts.items()
+        if run.has_artifact(kind, own)
+    }
+
+
 def annotation_hashes(settings: Settings, *names: str) -> dict[str, str]:
     """Hashes of the dataset's annotation files, for `run_stage`; what is missing is left out.
 

@@ -10,16 +10,15 @@ from typing import Any
 
 import torch
 
+from ovseg_cli.checkpoints.clip_parts import clip_of
 from ovseg_cli.checkpoints.imagenet import load_backbone
 from ovseg_cli.checkpoints.plugged_tower import base_of, clip_artifacts
-from ovseg_cli.checkpoints.run_parts import clip_of, takes_clip, vocabulary_json
+from ovseg_cli.checkpoints.proposer_parts import takes_clip, vocabulary_json
 from ovseg_cli.clip.encoder import ClipEncoder
-from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.proposers import PROPOSERS, READY_PROPOSERS, ClipMask2Former, LearnedProposer
 from ovseg_cli.recipe import build, choose
-from ovseg_cli.run import file_hash
-from ovseg_cli.segmenter import VocabularyOptions, text_key
+from ovseg_cli.stages.learning import fit_in_run, learned_words
 from ovseg_cli.stages.proposal_examples import ProposalExamples
 from ovseg_cli.stages.proposal_losses import proposal_losses
 from ovseg_cli.stages.proposal_options import TEACHER, TrainProposalsOptions
@@ -27,6 +26,7 @@ from ovseg_cli.stages.session import (
     Outcome,
     Settings,
     annotation_hashes,
+    artifact_hashes,
     check_name,
     dataset_of,
     dataset_options,
@@ -34,11 +34,7 @@ from ovseg_cli.stages.session import (
     train_split,
 )
 from ovseg_cli.stages.training_images import check_shares, check_side
-from ovseg_cli.structures import TextEmbeddings
 from ovseg_cli.training import distributed
-from ovseg_cli.training.loop import fit
-from ovseg_cli.vocabulary.templates import TEMPLATES
-from ovseg_cli.vocabulary.text_embeddings import text_cache_folder, text_embeddings
 
 STAGE = "train-proposals"
 SECTIONS = ("proposer", "dataset", "train_proposals")
@@ -62,6 +58,10 @@ def train_proposals(settings: Settings) -> Outcome:
     check_name("train_proposals", options.name)
     reads_clip = takes_clip(_chosen(settings.recipe.section("proposer"))[1])
     split, kind = train_split(settings), dataset_options(settings).annotations
+    inputs = annotation_hashes(settings, f"{kind}_{split}.json", "vocabulary.json")
+    if reads_clip:
+        clips = (f"clip/{name}" for name in clip_artifacts(settings.recipe))
+        inputs |= artifact_hashes(settings, *clips)
     return run_stage(
         settings,
         STAGE,
@@ -69,18 +69,8 @@ def train_proposals(settings: Settings) -> Outcome:
         artifact=f"proposals/{options.name}",
         checkpoint_name=_log_name(options),
         sections=CLIP_SECTIONS if reads_clip else SECTIONS,
-        inputs=annotation_hashes(settings, f"{kind}_{split}.json", "vocabulary.json")
-        | (_clip_hashes(settings) if reads_clip else {}),
+        inputs=inputs,
     )
-
-
-def _clip_hashes(settings: Settings) -> dict[str, str]:
-    run = settings.run
-    return {
-        f"clip/{name}": file_hash(run.artifact_path("clip", name))
-        for name in clip_artifacts(settings.recipe)
-        if run.has_artifact("clip", name)
-    }
 
 
 def _trained(
@@ -93,26 +83,23 @@ def _trained(
     clip, texts = None, None
     if takes_clip(_chosen(section)[1]):
         clip = clip_of(settings.run, recipe).to(device).eval()
-        texts = _texts(settings, dataset, clip).to(device)
+        texts = learned_words(settings, dataset.vocabulary, clip)
     torch.manual_seed(recipe.seed)
     name, proposer = built_proposer(section, clip)
     if not isinstance(proposer, ClipMask2Former) and options.backbone_weights != "none":
         architecture = _backbone_name(section)
         load_backbone(proposer.backbone, options.backbone_weights, architecture=architecture)
     examples = ProposalExamples(dataset, options, seed=recipe.seed)
-    result = fit(
+    result = fit_in_run(
+        settings,
+        options,
         proposer.to(device),
         batch_at=examples.batch_at,
         losses_of=lambda module, batch, step: proposal_losses(
             module, batch, options=options, seed=recipe.seed, step=step, device=device, texts=texts
         ),
-        optimizer=options.optimizer(proposer),
-        schedule=options.schedule(),
-        options=options.loop(settings.precision_or("fp32")),
-        run=settings.run,
-        stage=_log_name(options),
+        name=_log_name(options),
         fingerprint=fingerprint,
-        device=device,
     )
     if distributed.is_main():
         words = vocabulary_json(dataset.vocabulary)
@@ -131,20 +118,6 @@ def _trained(
 def _log_name(options: TrainProposalsOptions) -> str:
     """Of checkpoint and log; those of the first proposals have the stage's own."""
     return STAGE if options.name == TEACHER else f"{STAGE}-{options.name}"
-
-
-def _texts(settings: Settings, dataset: CocoDataset, clip: ClipEncoder) -> TextEmbeddings:
-    """Every synonym of the classes that are learned, in the recipe's templates."""
-    recipe = settings.recipe
-    words = build("vocabulary", recipe.section("vocabulary"), VocabularyOptions)
-    templates = TEMPLATES[words.templates]
-    return text_embeddings(
-        dataset.vocabulary,
-        clip.encode_text,
-        templates=templates,
-        cache=text_cache_folder(),
-        model_key=text_key(settings.run, recipe),
-    )
 
 
 def built_proposer(

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ovseg_cli.checkpoints.plugged_tower import clip_artifacts, tower_name
-from ovseg_cli.checkpoints.run_parts import encoder_section, proposal_artifacts, tuned_name
+from ovseg_cli.checkpoints.proposer_parts import proposal_artifacts
+from ovseg_cli.checkpoints.run_parts import encoder_section, tuned_name
 from ovseg_cli.errors import RecipeError, UsageError
 from ovseg_cli.recipe import Recipe
-from ovseg_cli.run import file_hash
 from ovseg_cli.stages.maft_options import MaftOptions
 from ovseg_cli.stages.masq_options import MasqOptions
 from ovseg_cli.stages.ovseg_options import OvsegOptions
@@ -17,6 +17,7 @@ from ovseg_cli.stages.session import (
     Outcome,
     Settings,
     annotation_hashes,
+    artifact_hashes,
     check_name,
     dataset_options,
     run_stage,
@@ -159,16 +160,11 @@ def _check_free(artifact: str, recipe: Recipe) -> None:
 
 def _inputs(settings: Settings) -> dict[str, str]:
     """The artifacts and annotations that decide the result, with their hashes."""
-    run, recipe = settings.run, settings.recipe
-    artifacts = [("proposals", name) for name in proposal_artifacts(run, recipe)]
+    recipe = settings.recipe
+    names = [f"proposals/{name}" for name in proposal_artifacts(settings.run, recipe)]
     start = recipe.section("tune_clip").get("start")  # what some modes begin with
-    names = (*clip_artifacts(recipe), *([start] if isinstance(start, str) else []))
-    artifacts += [("clip", name) for name in names]
-    hashes = {
-        f"{kind}/{name}": file_hash(run.artifact_path(kind, name))
-        for kind, name in artifacts
-        if run.has_artifact(kind, name)
-    }
+    parts = (*clip_artifacts(recipe), *([start] if isinstance(start, str) else []))
+    hashes = artifact_hashes(settings, *names, *(f"clip/{part}" for part in parts))
     kind = dataset_options(settings).annotations
     annotations = (f"{kind}_{train_split(settings)}.json", "vocabulary.json")
     return hashes | annotation_hashes(settings, *annotations)

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ovseg_cli.checkpoints.clip_parts import clip_of
 from ovseg_cli.checkpoints.plugged_tower import base_of
-from ovseg_cli.checkpoints.run_parts import clip_of, load_tuned
+from ovseg_cli.checkpoints.run_parts import load_tuned
 from ovseg_cli.classification import Classification
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.parameter_groups import freeze
@@ -24,7 +25,7 @@ from ovseg_cli.losses.mask_aware import mask_aware_loss, overlap_cross_entropy
 from ovseg_cli.losses.self_distillation import self_distillation_loss
 from ovseg_cli.mask_encoders.image_proposals import ImageProposals
 from ovseg_cli.recipe import build, choose
-from ovseg_cli.segmenter import VocabularyOptions
+from ovseg_cli.stages.learning import fit_in_run, learned_words
 from ovseg_cli.stages.maft_examples import Batch, MaftExamples
 from ovseg_cli.stages.maft_options import MaftOptions
 from ovseg_cli.stages.pseudo_labels import PseudoLabels
@@ -33,9 +34,6 @@ from ovseg_cli.stages.training_images import check_shares, check_side
 from ovseg_cli.stages.tuning_proposer import tuning_proposer
 from ovseg_cli.structures import TextEmbeddings, Vocabulary
 from ovseg_cli.training import distributed
-from ovseg_cli.training.loop import fit
-from ovseg_cli.vocabulary.templates import TEMPLATES
-from ovseg_cli.vocabulary.text_embeddings import text_embeddings
 
 
 def tune_maft(
@@ -64,9 +62,7 @@ def tune_maft(
     encoder = _encoder(settings, options, clip=clip).to(device)
     classification = build("classification", recipe.section("classification"), Classification)
     classification = classification.with_scale_of(clip.logit_scale)
-    words = build("vocabulary", recipe.section("vocabulary"), VocabularyOptions)
-    texts = text_embeddings(vocabulary, clip.encode_text, templates=TEMPLATES[words.templates])
-    texts = texts.to(device)
+    texts = learned_words(settings, vocabulary, clip)
     pseudo_labels = None
     if options.pseudo_labels:
         before = _encoder(settings, options, clip=clip).to(device).requires_grad_(False)
@@ -82,19 +78,16 @@ def tune_maft(
         label_of=torch.tensor([vocabulary.names.index(n) for n in dataset.vocabulary.names]),
         pseudo_labels=pseudo_labels,
     )
-    result = fit(
+    result = fit_in_run(
+        settings,
+        options,
         encoder,
         batch_at=examples.batch_at,
         losses_of=lambda module, batch, step: maft_losses(
             module, batch, text_embeddings=texts, classification=classification, options=options
         ),
-        optimizer=options.optimizer(encoder),
-        schedule=options.schedule(),
-        options=options.loop(settings.precision_or("fp32")),
-        run=settings.run,
-        stage=checkpoint_name,
+        name=checkpoint_name,
         fingerprint=fingerprint,
-        device=device,
     )
     if distributed.is_main():
         model = {

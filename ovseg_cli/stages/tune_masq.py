@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ovseg_cli.checkpoints.clip_parts import clip_of
 from ovseg_cli.checkpoints.plugged_tower import base_of
-from ovseg_cli.checkpoints.run_parts import clip_of
 from ovseg_cli.classification import Classification
 from ovseg_cli.cosine_logits import class_logits
 from ovseg_cli.errors import RecipeError
@@ -18,7 +18,7 @@ from ovseg_cli.losses.classification import weighted_cross_entropy
 from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.mask_encoders.masq_projections import begins_as_clip
 from ovseg_cli.recipe import build, choose, options_for
-from ovseg_cli.segmenter import VocabularyOptions
+from ovseg_cli.stages.learning import fit_in_run, learned_words
 from ovseg_cli.stages.masq_examples import Batch, MasqExamples
 from ovseg_cli.stages.masq_options import MasqOptions
 from ovseg_cli.stages.session import Settings, dataset_of, train_split, tuning_section
@@ -26,9 +26,6 @@ from ovseg_cli.stages.training_images import check_shares, check_side
 from ovseg_cli.stages.tuning_proposer import tuning_proposer
 from ovseg_cli.structures import TextEmbeddings
 from ovseg_cli.training import distributed
-from ovseg_cli.training.loop import fit
-from ovseg_cli.vocabulary.templates import TEMPLATES
-from ovseg_cli.vocabulary.text_embeddings import text_embeddings
 
 
 def tune_masq(
@@ -51,33 +48,24 @@ def tune_masq(
     clip = clip_of(settings.run, recipe)
     classification = classification.with_scale_of(clip.logit_scale)
     encoder = MaskClassTokens(clip, **encoder_options, seed=recipe.seed).to(device)
-    needs_proposals = options.masks != "ground_truth"
     proposer = None
-    if needs_proposals:
+    if options.masks != "ground_truth":
         proposer = tuning_proposer(settings, dataset.vocabulary, clip)
     examples = MasqExamples(dataset, proposer, encoder, options=options, seed=recipe.seed)
-    words = build("vocabulary", recipe.section("vocabulary"), VocabularyOptions)
-    texts = text_embeddings(
-        dataset.vocabulary,
-        encoder.clip.encode_text,
-        templates=TEMPLATES[words.templates],
-        background=classification.background,
-    ).to(device)
+    background = classification.background
+    texts = learned_words(settings, dataset.vocabulary, encoder.clip, background=background)
     partly = options.tuned_share != 1
     beginning = {k: v.clone() for k, v in encoder.tuned_tensors().items()} if partly else {}
-    result = fit(
+    result = fit_in_run(
+        settings,
+        options,
         encoder,
         batch_at=examples.batch_at,
         losses_of=lambda module, batch, step: masq_loss(
             module, batch, text_embeddings=texts, classification=classification, options=options
         ),
-        optimizer=options.optimizer(encoder),
-        schedule=options.schedule(),
-        options=options.loop(settings.precision_or("fp32")),
-        run=settings.run,
-        stage=checkpoint_name,
+        name=checkpoint_name,
         fingerprint=fingerprint,
-        device=device,
     )
     tensors = encoder.tuned_tensors()
     if partly:

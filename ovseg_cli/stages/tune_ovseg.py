@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ovseg_cli.checkpoints.clip_parts import clip_of
 from ovseg_cli.checkpoints.plugged_tower import base_of, clip_artifacts
-from ovseg_cli.checkpoints.run_parts import clip_of, tuned_part
+from ovseg_cli.checkpoints.run_parts import tuned_part
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.loading import load_weights
 from ovseg_cli.datasets.mined_pairs import MinedPairs
@@ -24,12 +25,14 @@ from ovseg_cli.mask_encoders.masked_crops import TOWER, MaskedCrops
 from ovseg_cli.recipe import build, choose
 from ovseg_cli.run import file_hash
 from ovseg_cli.segmenter import text_key
+from ovseg_cli.stages.learning import fit_in_run
 from ovseg_cli.stages.ovseg_examples import Batch, OvsegExamples
 from ovseg_cli.stages.ovseg_options import PROMPTS, OvsegOptions
 from ovseg_cli.stages.ovseg_pairs import AnnotatedPairs, CaptionPairs, JoinedPairs, Pairs
 from ovseg_cli.stages.session import (
     Settings,
     annotation_hashes,
+    artifact_hashes,
     dataset_of,
     dataset_options,
     train_split,
@@ -38,7 +41,6 @@ from ovseg_cli.stages.session import (
 from ovseg_cli.stages.training_images import check_shares
 from ovseg_cli.structures import Vocabulary
 from ovseg_cli.training import distributed
-from ovseg_cli.training.loop import fit
 from ovseg_cli.vocabulary.templates import TEMPLATES
 from ovseg_cli.vocabulary.text_embeddings import text_cache_folder, text_embeddings
 
@@ -104,19 +106,16 @@ def tune_ovseg(
     encoder = module.encoder
     examples = OvsegExamples(pairs, encoder, options=options, seed=recipe.seed)
     texts = _texts(settings, options, encoder.clip, examples.nouns).to(device)
-    result = fit(
+    result = fit_in_run(
+        settings,
+        options,
         module,
         batch_at=examples.batch_at,
         losses_of=lambda module, batch, step: crop_losses(
             module, batch, texts=texts, duplicates=options.duplicates
         ),
-        optimizer=options.optimizer(module),
-        schedule=options.schedule(),
-        options=options.loop(settings.precision_or("fp32")),
-        run=settings.run,
-        stage=checkpoint_name,
+        name=checkpoint_name,
         fingerprint=fingerprint,
-        device=device,
     )
     scale = min(max(float(module.logit_scale.detach()), 0.0), LARGEST_SCALE)
     if distributed.is_main():
@@ -141,12 +140,12 @@ def ovseg_inputs(settings: Settings) -> dict[str, str]:
     Args:
         settings: run directory and recipe.
     """
-    options, run = _options(settings), settings.run
+    options = _options(settings)
     names = (*clip_artifacts(settings.recipe), *([options.start] if options.start else ()))
-    paths = {f"clip/{name}": run.artifact_path("clip", name) for name in names}
-    if options.pairs != "ground_truth":
-        paths["pairs/manifest.json"] = run.path / "pairs" / "manifest.json"
-    hashes = {name: file_hash(path) for name, path in paths.items() if path.is_file()}
+    hashes = artifact_hashes(settings, *(f"clip/{name}" for name in names))
+    manifest = settings.run.path / "pairs" / "manifest.json"
+    if options.pairs != "ground_truth" and manifest.is_file():
+        hashes["pairs/manifest.json"] = file_hash(manifest)
     if options.pairs == "mined":
         return hashes
     annotations = f"{dataset_options(settings).annotations}_{train_split(settings)}.json"

@@ -12,13 +12,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ovseg_cli.checkpoints.clip_parts import clip_of
 from ovseg_cli.checkpoints.plugged_tower import base_of
-from ovseg_cli.checkpoints.run_parts import clip_of
 from ovseg_cli.classification import Classification
 from ovseg_cli.cosine_logits import class_logits
 from ovseg_cli.mask_encoders.relative_mask_attention import RefinedMasks, RelativeMaskAttention
 from ovseg_cli.recipe import build, choose
-from ovseg_cli.segmenter import VocabularyOptions
+from ovseg_cli.stages.learning import fit_in_run, learned_words
 from ovseg_cli.stages.rma_examples import Batch, RmaExamples
 from ovseg_cli.stages.rma_options import RmaOptions
 from ovseg_cli.stages.session import Settings, dataset_of, train_split, tuning_section
@@ -26,9 +26,6 @@ from ovseg_cli.stages.training_images import check_shares, check_side
 from ovseg_cli.stages.tuning_proposer import tuning_proposer
 from ovseg_cli.structures import TextEmbeddings
 from ovseg_cli.training import distributed
-from ovseg_cli.training.loop import fit
-from ovseg_cli.vocabulary.templates import TEMPLATES
-from ovseg_cli.vocabulary.text_embeddings import text_embeddings
 
 
 def tune_rma(
@@ -53,14 +50,10 @@ def tune_rma(
     encoder = _encoder(recipe.section("mask_encoder"), clip=clip, seed=recipe.seed).to(device)
     proposer = tuning_proposer(settings, dataset.vocabulary, clip)
     examples = RmaExamples(dataset, proposer, options=options, seed=recipe.seed, device=device)
-    words = build("vocabulary", recipe.section("vocabulary"), VocabularyOptions)
-    texts = text_embeddings(
-        dataset.vocabulary,
-        clip.encode_text,
-        templates=TEMPLATES[words.templates],
-        background=options.no_object,
-    ).to(device)
-    result = fit(
+    texts = learned_words(settings, dataset.vocabulary, clip, background=options.no_object)
+    result = fit_in_run(
+        settings,
+        options,
         encoder,
         batch_at=examples.batch_at,
         losses_of=lambda module, batch, step: rma_losses(
@@ -72,13 +65,8 @@ def tune_rma(
             seed=recipe.seed,
             step=step,
         ),
-        optimizer=options.optimizer(encoder),
-        schedule=options.schedule(),
-        options=options.loop(settings.precision_or("fp32")),
-        run=settings.run,
-        stage=checkpoint_name,
+        name=checkpoint_name,
         fingerprint=fingerprint,
-        device=device,
     )
     tensors = encoder.tuned_tensors()
     if distributed.is_main():

@@ -1,15 +1,12 @@
 """The proposals that CLIP is tuned with, from every proposer that there is."""
 
-from ovseg_cli.checkpoints.run_parts import proposer_of
+from ovseg_cli.checkpoints.proposer_parts import proposer_of
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.proposers import ReadsWords, TrainableProposer
-from ovseg_cli.recipe import build
-from ovseg_cli.segmenter import VocabularyOptions
+from ovseg_cli.stages.learning import learned_words
 from ovseg_cli.stages.session import Settings
 from ovseg_cli.structures import Vocabulary
-from ovseg_cli.vocabulary.templates import TEMPLATES
-from ovseg_cli.vocabulary.text_embeddings import text_embeddings
 
 
 def tuning_proposer(
@@ -29,11 +26,7 @@ def tuning_proposer(
     """
     proposer = proposer_of(settings.run, settings.recipe, device=settings.device, clip=clip)
     if isinstance(proposer, ReadsWords):
-        words = build("vocabulary", settings.recipe.section("vocabulary"), VocabularyOptions)
-        templates = TEMPLATES[words.templates]
-        return proposer.with_words(
-            text_embeddings(vocabulary, clip.encode_text, templates=templates)
-        )
+        return proposer.with_words(learned_words(settings, vocabulary, clip))
     if not isinstance(proposer, TrainableProposer):
         name = settings.recipe.section("proposer")["name"]
         raise RecipeError(

@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 import torch
 
+from ovseg_cli.checkpoints.clip_parts import clip_of
 from ovseg_cli.checkpoints.plugged_tower import put_tower
-from ovseg_cli.checkpoints.run_parts import artifacts_of, clip_of, mask_encoder_of
+from ovseg_cli.checkpoints.run_parts import artifacts_of, mask_encoder_of
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.small import build_small_clip
 from ovseg_cli.errors import CheckpointError, RecipeError, RunError

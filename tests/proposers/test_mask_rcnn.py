@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from untrained_run import CLIP, untrained_run
 
-from ovseg_cli.checkpoints.run_parts import proposer_of
+from ovseg_cli.checkpoints.proposer_parts import proposer_of
 from ovseg_cli.errors import CheckpointError
 from ovseg_cli.proposers import (
     FREE_OPTIONS,

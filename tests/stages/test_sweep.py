@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 from untrained_run import RECIPE, untrained_run
 
-from ovseg_cli.checkpoints.run_parts import clip_of
+from ovseg_cli.checkpoints.clip_parts import clip_of
 from ovseg_cli.cli import app
 from ovseg_cli.clip.small import build_small_convnext_clip
 from ovseg_cli.errors import RecipeError

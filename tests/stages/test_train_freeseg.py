@@ -9,7 +9,8 @@ import pytest
 import torch
 from tiny_clip import tiny_clip
 
-from ovseg_cli.checkpoints.run_parts import artifacts_of, proposer_of, training_vocabulary
+from ovseg_cli.checkpoints.proposer_parts import proposer_of, training_vocabulary
+from ovseg_cli.checkpoints.run_parts import artifacts_of
 from ovseg_cli.clip.small import build_small_clip
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.proposers import FolderMasks

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from ovseg_cli.checkpoints.run_parts import clip_of, proposer_of, training_vocabulary
+from ovseg_cli.checkpoints.clip_parts import clip_of
+from ovseg_cli.checkpoints.proposer_parts import proposer_of, training_vocabulary
 from ovseg_cli.clip.encoder import ClipEncoder  # first: it makes torchvision importable
 from ovseg_cli.clip.small import build_small_convnext_clip
 from ovseg_cli.errors import RecipeError

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ovseg_cli.checkpoints.run_parts import clip_of, mask_encoder_of
+from ovseg_cli.checkpoints.clip_parts import clip_of
+from ovseg_cli.checkpoints.run_parts import mask_encoder_of
 from ovseg_cli.classification import Classification
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.clip.small import build_small_clip

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ovseg_cli.checkpoints.run_parts import clip_of
+from ovseg_cli.checkpoints.clip_parts import clip_of
 from ovseg_cli.classification import Classification
 from ovseg_cli.clip.parameter_groups import NAMES
 from ovseg_cli.clip.small import build_small_clip

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from untrained_run import untrained_run
 
-from ovseg_cli.checkpoints.run_parts import clip_of, mask_encoder_of
+from ovseg_cli.checkpoints.clip_parts import clip_of
+from ovseg_cli.checkpoints.run_parts import mask_encoder_of
 from ovseg_cli.clip.encoder import ClipEncoder
 from ovseg_cli.errors import CheckpointError, InputError, RecipeError, RunError
 from ovseg_cli.mask_encoders.masked_crops import MaskedCrops

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from untrained_run import untrained_run
 
-from ovseg_cli.checkpoints.run_parts import clip_of, mask_encoder_of, proposer_of
+from ovseg_cli.checkpoints.clip_parts import clip_of
+from ovseg_cli.checkpoints.proposer_parts import proposer_of
+from ovseg_cli.checkpoints.run_parts import mask_encoder_of
 from ovseg_cli.classification import Classification
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import InputError, RecipeError

@@ -25,6 +25,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from ...recipe import Share
 from ...structures import Frame, FramedImage, Proposals
+from ..imagenet_pixels import ImageNetPixels
 from ..resnet import BackboneName, freeze, resnet
 from .boxes import boxes_of, inside, is_large_enough, moved, suppressed
 from .heads import BOX_BINS, MASK_BINS, BoxHead, MaskHead, pasted, pool
@@ -43,9 +44,6 @@ FREE_OPTIONS = (  # may differ between training and use: the same weights mean t
     "score_threshold",
     "detections",
 )
-
-_MEAN = (123.675, 116.28, 103.53)  # ImageNet's, RGB
-_STD = (58.395, 57.12, 57.375)
 
 
 class MaskRcnn(nn.Module):
@@ -75,9 +73,6 @@ class MaskRcnn(nn.Module):
         mask_layers: convolutions of the mask head.
         detections: most masks of an image.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -125,8 +120,7 @@ class MaskRcnn(nn.Module):
         self.matcher = Matcher(0.5, 0.5, allow_low_quality_matches=False)
         self.box_samples, self.box_nms = box_samples, box_nms
         self.score_threshold, self.detections = score_threshold, detections
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        self.pixels = ImageNetPixels()
 
     def forward(
         self, images: Float[Tensor, "B 3 H W"], targets: Sequence[AnnotatedMasks]
@@ -141,7 +135,7 @@ class MaskRcnn(nn.Module):
         masks = [target.masks[target.masks.flatten(1).any(-1)] for target in targets]
         boxes = [boxes_of(own) for own in masks]
         generators = [torch.Generator().manual_seed(target.seed) for target in targets]
-        levels = self._pyramid((images - self.mean) / self.std)
+        levels = self._pyramid(self.pixels(images))
         predictions = self.region_proposals(levels, size)
         (objectness, box), count = self.region_proposals.losses(predictions, boxes, generators)
         regions = self.region_proposals.regions_of(predictions, size)
@@ -167,11 +161,7 @@ class MaskRcnn(nn.Module):
         Args:
             framed: the image, padded to multiples of 32.
         """
-        height, width = framed.frame.resized
-        image = framed.pixels[:, :height, :width].to(self.mean.device)
-        normalised = image.new_zeros(framed.pixels.shape)
-        normalised[:, :height, :width] = (image - self.mean) / self.std
-        return self._proposals(normalised.unsqueeze(0), framed.frame)[0]
+        return self._proposals(self.pixels.framed(framed), framed.frame)[0]
 
     @torch.no_grad()
     def propose_batch(self, images: Float[Tensor, "B 3 H W"]) -> list[Proposals]:
@@ -181,8 +171,8 @@ class MaskRcnn(nn.Module):
             images: RGB, 0 to 255, without padding; height and width multiples of 32.
         """
         size = (images.shape[-2], images.shape[-1])
-        normalised = (images.to(self.mean.device) - self.mean) / self.std
-        return self._proposals(normalised, Frame(padded=size, resized=size, original=size))
+        frame = Frame(padded=size, resized=size, original=size)
+        return self._proposals(self.pixels(images), frame)
 
     def _pyramid(self, normalised: Tensor) -> list[Tensor]:
         features = self.backbone(normalised)
