@@ -1,19 +1,31 @@
 """The command line: parse, call a stage, show; torch is imported where a stage needs it."""
 
-import json
 import os
 import signal
 import sys
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .cli_models import models_app
+from .cli_options import (
+    DEFAULT_RUN,
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+    RecipeOption,
+    RestartOption,
+    RunOption,
+    SeedOption,
+    SetOption,
+    recipe_changes,
+)
+from .cli_output import messages, note, print_json, results, show_figures, show_table
 from .errors import OvsegError, SomeInputsFailedError, UsageError
 from .training.signals import Interrupted
 
@@ -29,31 +41,7 @@ app = typer.Typer(
 )
 datasets_app = typer.Typer(no_args_is_help=True, help="Make datasets.")
 app.add_typer(datasets_app, name="datasets")
-models_app = typer.Typer(no_args_is_help=True, help="Get models and data.")
 app.add_typer(models_app, name="models")
-messages = Console(stderr=True, highlight=False)
-results = Console(highlight=False)
-
-RunOption = Annotated[
-    Path, typer.Option("--run", envvar="OVSEG_RUN", help="Run directory that the stages share.")
-]
-RecipeOption = Annotated[
-    str | None,
-    typer.Option("--recipe", help="Shipped recipe or YAML file; default: the run's own."),
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="section.option=value, on top of the recipe.")
-]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's seed.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
-PrecisionOption = Annotated[
-    str | None, typer.Option("--precision", help="fp32, bf16, fp16, auto; default: the stage's.")
-]
-RestartOption = Annotated[
-    bool, typer.Option("--restart", help="Begin anew instead of going on where it stopped.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.")]
-DEFAULT_RUN = Path("run")
 
 
 @app.command("train-clip")
@@ -142,7 +130,7 @@ def mine_captions(
 
     settings = _settings(run, recipe, overrides, seed, device, precision, restart)
     outcome = stage(
-        settings, folder=folder, split=split, captions=captions, engine=engine, on_notice=_note
+        settings, folder=folder, split=split, captions=captions, engine=engine, on_notice=note
     )
     _show_outcome(outcome, as_json)
     if failed := outcome.results["images_failed"]:
@@ -228,11 +216,11 @@ def predict(
         max_pixels=max_pixels,
         device=chosen,
         precision=checked_precision(precision or "fp32", chosen),
-        on_notice=_note,
-        on_record=_print_json if as_json else None,
+        on_notice=note,
+        on_record=print_json if as_json else None,
     )
     if not as_json and result.images:
-        _show_table(f"{result.images} images -> {result.folder}", result.found, "class", "found")
+        show_table(f"{result.images} images -> {result.folder}", result.found, "class", "found")
     error = result.error()
     if error is not None:
         raise error
@@ -249,9 +237,9 @@ def demo(
     from .stages.demo import demo as stage
 
     outcome = stage(output)
-    _note(outcome.notice)
+    note(outcome.notice)
     if as_json:
-        _print_json([{**image.__dict__, "overlay": str(image.overlay)} for image in outcome.images])
+        print_json([{**image.__dict__, "overlay": str(image.overlay)} for image in outcome.images])
         return
     table = Table("image", "found", "overlay", title="ovseg demo")
     for image in outcome.images:
@@ -290,7 +278,7 @@ def evaluate(
     parts = {"sweep": outcome.sweep, "input_sizes": outcome.input_sizes}
     found = {part: rows for part, rows in parts.items() if rows}
     if as_json:
-        _print_json({**outcome.results, **found})
+        print_json({**outcome.results, **found})
         return
     for head, *rows in [results_table(outcome.results), *map(sweep_table, found.values())]:
         table = Table(*head, title="percent")
@@ -344,7 +332,7 @@ def features(
         device=chosen,
     )
     if as_json:
-        _print_json(drawn.as_json())
+        print_json(drawn.as_json())
         return
     table = Table("clip", "input", "cells", title=escape(str(drawn.picture)))
     for title, maps in drawn.maps:
@@ -368,7 +356,7 @@ def pack(
 
     packed = stage(_settings(run, recipe, overrides, None, device, None, False), folder)
     if as_json:
-        _print_json(packed.card)
+        print_json(packed.card)
     messages.print(f"{packed.folder}: {packed.megabytes:.1f} MB; use it with --model", markup=False)
 
 
@@ -379,7 +367,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
     findings = diagnose()
     if as_json:
-        _print_json([finding.__dict__ for finding in findings])
+        print_json([finding.__dict__ for finding in findings])
     else:
         table = Table("what", "found", "mend", title="ovseg doctor")
         for finding in findings:
@@ -404,7 +392,7 @@ def make_dataset(
 
     if kind != "shapes":
         raise UsageError(f"datasets make {kind}: there is only the synthetic set, 'shapes'")
-    resolved = load_recipe(recipe or "tiny/masqclip", _changes(overrides, seed))
+    resolved = load_recipe(recipe or "tiny/masqclip", recipe_changes(overrides, seed))
     options = build("shapes", resolved.section("shapes"), ShapesOptions, seed=resolved.seed)
     with progress(title=str(folder), unit="image") as bar:
 
@@ -414,7 +402,7 @@ def make_dataset(
 
         workers = workers or os.cpu_count() or 1
         counts = make_shapes(folder, options, workers=workers, on_progress=show)
-    _show_figures(f"{folder}", dict(counts), as_json)
+    show_figures(f"{folder}", dict(counts), as_json)
 
 
 @datasets_app.command("from-maps")
@@ -448,19 +436,7 @@ def convert_maps(
     folders = {"maps": maps, "images": images, "names": names}
     given = {**folders, "classes": classes, "values": values, "unseen": unseen, "rare": rare}
     figures = stage(root, split, build("from-maps", given, LabelMaps))
-    _show_figures(f"{root}: {split}", figures, as_json)
-
-
-@models_app.command("pull")
-def pull_model(
-    name: Annotated[str, typer.Argument(help="nltk, the data of NLTK's English tagger.")],
-) -> None:
-    """Download what cannot be shipped into ovseg's cache."""
-    from .mining.tagger_data import pull_tagger_data
-
-    if name != "nltk":
-        raise UsageError(f"models pull {name}: there is only 'nltk'")
-    messages.print(f"nltk: {pull_tagger_data()}", markup=False, soft_wrap=True)
+    show_figures(f"{root}: {split}", figures, as_json)
 
 
 def main() -> None:
@@ -480,10 +456,6 @@ def _on_sigterm(number: int, frame: types.FrameType | None) -> None:
     raise Interrupted(number, "terminated; what was finished is kept")
 
 
-def _changes(overrides: Sequence[str] | None, seed: int | None) -> list[str]:
-    return [*(overrides or ()), *([f"seed={seed}"] if seed is not None else [])]
-
-
 def _settings(
     run: Path,
     recipe: str | None,
@@ -500,7 +472,7 @@ def _settings(
     from .stages.session import Settings
 
     directory = Run(run)
-    changes = _changes(overrides, seed)
+    changes = recipe_changes(overrides, seed)
     resolved = directory.recipe(changes) if recipe is None else load_recipe(recipe, changes)
     check_recipe(resolved)
     chosen = select_device(device)
@@ -512,39 +484,4 @@ def _show_outcome(outcome: "Outcome", as_json: bool) -> None:
     if outcome.already_done:
         messages.print(f"{outcome.stage}: already done; --restart does it again", markup=False)
     title = f"{outcome.stage} -> {outcome.artifact}" if outcome.artifact else outcome.stage
-    _show_figures(title, outcome.results, as_json)
-
-
-def _show_figures(title: str, figures: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        _print_json(figures)
-    else:
-        _show_table(title, figures)
-
-
-def _show_table(
-    title: str, figures: dict[str, Any], name: str = "figure", value: str = "value"
-) -> None:
-    table = Table(name, value, title=escape(title) or None)
-    for key, figure in _flat(figures):
-        shown = f"{figure:.4g}" if isinstance(figure, float) else str(figure)
-        table.add_row(escape(key), escape(shown))
-    results.print(table)
-
-
-def _note(text: str) -> None:
-    messages.print(f"note: {text}", markup=False, soft_wrap=True)
-
-
-def _flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for key, value in figures.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", value))
-    return rows
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")  # ASCII: file names may be no text at all
+    show_figures(title, outcome.results, as_json)

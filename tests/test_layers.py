@@ -26,6 +26,8 @@ LAYERS = [
     {"segmenter"},
     {"mining"},
     {"stages", "doctor"},
+    {"cli_options", "cli_output"},
+    {"cli_models", "cli_datasets"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
