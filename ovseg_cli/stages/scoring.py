@@ -20,7 +20,14 @@ from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.stages.crops import crop_around, crop_side_for, name_crops
 from ovseg_cli.stages.oracle_classes import OracleClasses, oracle_scores
 from ovseg_cli.stages.scores import Scores
-from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals, Sample, Vocabulary
+from ovseg_cli.structures import (
+    EncodedMasks,
+    FramedImage,
+    Proposals,
+    Sample,
+    Segmentation,
+    Vocabulary,
+)
 from ovseg_cli.upsampling import upsample
 
 HELD_OUT = "held_out"  # a segment's flag in the synthetic set: a composition not seen in training
@@ -152,6 +159,7 @@ def score(
     options: EvaluateOptions,
     *,
     beside: Sequence[Callable[[ScoredImage], None]] = (),
+    on_result: Callable[[Segmentation, Sample], None] | None = None,
 ) -> Scores:
     """One pass over a dataset.
 
@@ -161,6 +169,7 @@ def score(
         vocabulary: its classes, as they are named.
         options: what to score.
         beside: is given every image, to count what it likes.
+        on_result: is given what was found in every image, and the annotated image.
 
     Raises:
         RecipeError: none of the tasks can be scored with such annotations.
@@ -177,7 +186,9 @@ def score(
         if isinstance(dataset, CocoDataset):
             held_out = dataset.marked(index, HELD_OUT)
         image = _scored_image(segmenter, sample, vocabulary, options, held_out)
-        _score_image(segmenter, scores, image, vocabulary, options)
+        result = _score_image(segmenter, scores, image, vocabulary, options)
+        if on_result is not None:
+            on_result(result, sample)
         for update in beside:
             update(image)
     return scores
@@ -204,7 +215,7 @@ def _score_image(
     image: ScoredImage,
     vocabulary: Vocabulary,
     options: EvaluateOptions,
-) -> None:
+) -> Segmentation:
     sample, proposals, held_out = image.sample, image.proposals, image.held_out
     tasks = [task for task in TASKS if getattr(scores, task) is not None]
     probabilities = _probabilities(segmenter, image, vocabulary, options)
@@ -223,6 +234,7 @@ def _score_image(
     if options.crop_accuracy and counted.any():
         found = _name_crops(segmenter, sample, counted, vocabulary, options)
         _count(scores, "crop_accuracy", found, sample.labels[counted], held_out[counted])
+    return result
 
 
 def _probabilities(
