@@ -1,0 +1,77 @@
+"""`ovseg datasets`: what there is, whether it can be read, and making it."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_options import JsonOption, RecipeOption, SeedOption, SetOption, recipe_changes
+from .cli_output import show_figures
+from .errors import UsageError
+
+datasets_app = typer.Typer(no_args_is_help=True, help="Make datasets.")
+
+
+@datasets_app.command("make")
+def make_dataset(
+    kind: Annotated[str, typer.Argument(help="shapes, the synthetic set.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to make it in.")],
+    recipe: RecipeOption = "tiny/masqclip",
+    overrides: SetOption = None,
+    seed: SeedOption = None,
+    workers: Annotated[int, typer.Option(help="Processes that draw; 0 is one a core.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a synthetic dataset in COCO's layout."""
+    from .progress import progress
+    from .recipe import build, load_recipe
+    from .stages.make_shapes import ShapesOptions, make_shapes
+
+    if kind != "shapes":
+        raise UsageError(f"datasets make {kind}: there is only the synthetic set, 'shapes'")
+    resolved = load_recipe(recipe or "tiny/masqclip", recipe_changes(overrides, seed))
+    options = build("shapes", resolved.section("shapes"), ShapesOptions, seed=resolved.seed)
+    with progress(title=str(folder), unit="image") as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        workers = workers or os.cpu_count() or 1
+        counts = make_shapes(folder, options, workers=workers, on_progress=show)
+    show_figures(f"{folder}", dict(counts), as_json)
+
+
+@datasets_app.command("from-maps")
+def convert_maps(
+    root: Annotated[Path, typer.Argument(help="Dataset's folder; all others are below it.")],
+    maps: Annotated[str, typer.Option("--maps", help="Folder of the label maps.")],
+    classes: Annotated[str, typer.Option("--classes", help="Built-in list, by its ids.")],
+    split: Annotated[str, typer.Option("--split", help="The split's name.")] = "train",
+    images: Annotated[
+        str | None, typer.Option("--images", help="Folder of the images; default: the split's.")
+    ] = None,
+    names: Annotated[
+        str | None, typer.Option("--names", help="File of the names to read; default: every map.")
+    ] = None,
+    values: Annotated[
+        str, typer.Option("--values", help="What a pixel is: index, id or id_from_zero.")
+    ] = "index",
+    unseen: Annotated[
+        str | None, typer.Option("--unseen", help="Classes to leave out of training, or @FILE.")
+    ] = None,
+    rare: Annotated[
+        int | None, typer.Option("--rare", help="Instead: those in at most so many images.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make COCO's panoptic annotations of label maps, with seen and unseen classes."""
+    from .recipe import build
+    from .stages.convert_maps import LabelMaps
+    from .stages.convert_maps import convert_maps as stage
+
+    folders = {"maps": maps, "images": images, "names": names}
+    given = {**folders, "classes": classes, "values": values, "unseen": unseen, "rare": rare}
+    figures = stage(root, split, build("from-maps", given, LabelMaps))
+    show_figures(f"{root}: {split}", figures, as_json)
