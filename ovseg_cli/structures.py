@@ -4,7 +4,7 @@ Shapes: B images, N proposals, M annotated masks, K classes, T texts, D joint em
 h w feature grid. Sizes are (height, width), boxes xyxy in pixels, images uint8 RGB.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -188,6 +188,10 @@ class Instances:
     labels: Int[Tensor, " I"]
     scores: Float[Tensor, " I"]
 
+    def cpu(self) -> "Instances":
+        """The same on the CPU."""
+        return Instances(self.masks.cpu(), self.labels.cpu(), self.scores.cpu())
+
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -204,3 +208,12 @@ class Segmentation:
     segments: tuple[Segment, ...] = field(default=())
     semantic: Int[Tensor, "H W"] | None = None
     instances: Instances | None = None
+
+    def cpu(self) -> "Segmentation":
+        """The same on the CPU."""
+        return replace(
+            self,
+            panoptic=None if self.panoptic is None else self.panoptic.cpu(),
+            semantic=None if self.semantic is None else self.semantic.cpu(),
+            instances=None if self.instances is None else self.instances.cpu(),
+        )

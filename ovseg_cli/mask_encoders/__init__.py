@@ -10,7 +10,7 @@ from ovseg_cli.mask_encoders.mask_class_tokens import MaskClassTokens
 from ovseg_cli.mask_encoders.mask_pooling import MaskPooling
 from ovseg_cli.mask_encoders.masked_crops import MaskedCrops
 from ovseg_cli.mask_encoders.relative_mask_attention import RelativeMaskAttention
-from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals
+from ovseg_cli.structures import EncodedImage, EncodedMasks, FramedImage, Proposals
 
 
 @runtime_checkable
@@ -20,6 +20,32 @@ class MaskEncoder(Protocol):
     def encode(self, framed: FramedImage, proposals: Proposals) -> EncodedMasks:
         """The proposals of one image in CLIP's joint space, in their order, without gradient."""
         ...
+
+
+@runtime_checkable
+class DenseEncoder(Protocol):
+    """Encodes an image for several parts: CLIP's dense features."""
+
+    def encode(self, framed: FramedImage) -> EncodedImage:
+        """The features of one image, without gradient."""
+        ...
+
+
+@runtime_checkable
+class ReadsDenseFeatures(Protocol):
+    """A mask encoder that reads what `dense` makes of the image; None where it shares nothing."""
+
+    @property
+    def dense(self) -> DenseEncoder | None:
+        """What reads the framed image."""
+        ...
+
+
+@runtime_checkable
+class LeavesMasksOut(Protocol):
+    """A mask encoder to which scores matter: it looks at none below `least_score`, 0 to 1."""
+
+    least_score: float
 
 
 MASK_ENCODERS: dict[str, Callable[..., MaskEncoder]] = {

@@ -1,36 +1,29 @@
-"""The Python API: an image and words in, a segmentation out.
+"""A proposer, a mask encoder and a CLIP, joined."""
 
-segmenter = Segmenter.from_run(Run(Path("run")))
-result = segmenter.predict(image, "couch/sofa,dog,grass:stuff")
-"""
-
-from collections import OrderedDict
 from collections.abc import Collection
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from ovseg_cli.checkpoints.clip_parts import clip_of
-from ovseg_cli.checkpoints.proposer_parts import proposer_of, takes_clip, training_vocabulary
-from ovseg_cli.checkpoints.run_parts import artifacts_of, mask_encoder_of
 from ovseg_cli.classification import Classification
 from ovseg_cli.clip.encoder import ClipEncoder
-from ovseg_cli.cosine_logits import ClassifierLogits, ClassTexts, class_texts, words_shares
+from ovseg_cli.cosine_logits import ClassifierLogits, words_shares
 from ovseg_cli.datasets.framing import FramingOptions, frame_image
 from ovseg_cli.device import Precision, autocast
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.inference import TASKS, InferenceOptions, Task, segment
-from ovseg_cli.mask_encoders import MaskEncoder
-from ovseg_cli.proposers import PROPOSERS, Proposer, ReadsWords
-from ovseg_cli.recipe import Recipe, build
-from ovseg_cli.run import Run, file_hash
+from ovseg_cli.mask_encoders import LeavesMasksOut, MaskEncoder, ReadsDenseFeatures
+from ovseg_cli.proposers import Proposer, ReadsWords
+from ovseg_cli.recipe import Recipe
+from ovseg_cli.run import Run
+from ovseg_cli.segmenter.of_run import parts_of
+from ovseg_cli.segmenter.words import KnownWords, VocabularyOptions, Words
 from ovseg_cli.structures import (
-    EncodedImage,
     EncodedMasks,
     FramedImage,
     Proposals,
@@ -39,64 +32,6 @@ from ovseg_cli.structures import (
     Vocabulary,
 )
 from ovseg_cli.vocabulary.labels import parse_labels
-from ovseg_cli.vocabulary.seen_classes import with_seen
-from ovseg_cli.vocabulary.templates import TEMPLATES
-from ovseg_cli.vocabulary.text_embeddings import text_embeddings
-
-KEPT_VOCABULARIES = 8
-
-
-@dataclass(frozen=True)
-class VocabularyOptions:
-    """How a recipe turns words into texts.
-
-    Attributes:
-        labels: the words to score a dataset with, in the order of its classes, in the syntax of
-            `--labels`; None for the dataset's own names.
-        templates: `name_only` (MasQCLIP) or `vild`, 14 sentences a name.
-        training: the words of the classes that training had masks of, in the syntax of `--labels`,
-            where the proposals do not say themselves; those that a list calls seen, if it does.
-    """
-
-    labels: str | None = None
-    templates: Literal["name_only", "vild"] = "name_only"
-    training: str | None = None
-
-
-@runtime_checkable
-class DenseEncoder(Protocol):
-    """Encodes an image for several parts: CLIP's dense features."""
-
-    def encode(self, framed: FramedImage) -> EncodedImage:
-        """The features of one image, without gradient."""
-        ...
-
-
-@runtime_checkable
-class ReadsDenseFeatures(Protocol):
-    """A mask encoder that reads what `dense` makes of the image; None where it shares nothing."""
-
-    @property
-    def dense(self) -> DenseEncoder | None:
-        """What reads the framed image."""
-        ...
-
-
-@runtime_checkable
-class LeavesMasksOut(Protocol):
-    """A mask encoder to which scores matter: it looks at none below `least_score`, 0 to 1."""
-
-    least_score: float
-
-
-@dataclass(frozen=True)
-class _Words:
-    """What a vocabulary is to the classifiers."""
-
-    embeddings: TextEmbeddings
-    texts: ClassTexts
-    seen: Bool[Tensor, " K"] | None
-    proposer: Proposer | None  # for these words, where the masks depend on them
 
 
 class Segmenter:
@@ -144,8 +79,14 @@ class Segmenter:
         self.vocabulary_options = vocabulary or VocabularyOptions()
         self.device = device or torch.device("cpu")
         self.precision = precision
-        self._text_cache, self._text_key = text_cache, text_key
-        self._words: OrderedDict[Vocabulary, _Words] = OrderedDict()
+        self._words = KnownWords(
+            clip,
+            self.classification,
+            self.vocabulary_options,
+            device=self.device,
+            cache=text_cache,
+            model_key=text_key,
+        )
 
     @classmethod
     def from_run(
@@ -173,25 +114,14 @@ class Segmenter:
             RecipeError: an option that cannot be used.
             CheckpointError: an artifact is damaged or of another model.
         """
-        recipe, device = recipe or run.recipe(), device or torch.device("cpu")
-        options = options_of(recipe)
-        clip = clip_of(run, recipe).to(device).eval()
-        proposer = proposer_of(run, recipe, device=device, clip=clip) if with_proposer else None
-        encoder = mask_encoder_of(run, recipe, clip, device=device)
-        section = recipe.section("in_vocabulary")
-        second = section and mask_encoder_of(run, recipe, clip, device=device, section=section)
-        return cls(
-            proposer,
-            encoder,
-            clip,
-            in_vocabulary=second or None,
-            training_vocabulary=_training_vocabulary(run, recipe, options["vocabulary"]),
-            device=device,
-            precision=precision,
+        parts = parts_of(
+            run,
+            recipe or run.recipe(),
+            device=device or torch.device("cpu"),
+            with_proposer=with_proposer,
             text_cache=text_cache,
-            text_key=text_key(run, recipe) if text_cache else "",
-            **options,
         )
+        return cls(**parts, precision=precision)
 
     @torch.inference_mode()
     def predict(
@@ -328,15 +258,14 @@ class Segmenter:
             tasks: which results to make.
         """
         masks = encoded.mask_logits.float().to(class_probabilities.device)
-        result = segment(
+        return segment(
             class_probabilities,
             masks,
             proposals.frame,
             torch.tensor(vocabulary.is_thing, device=masks.device),
             tasks=tasks,
             options=self.inference,
-        )
-        return _on_cpu(result)
+        ).cpu()
 
     def text_embeddings(self, vocabulary: Vocabulary) -> TextEmbeddings:
         """The words of a vocabulary in CLIP's space; the last few vocabularies are kept.
@@ -384,98 +313,8 @@ class Segmenter:
         assert proposer is not None
         return proposer
 
-    def _words_of(self, vocabulary: Vocabulary) -> _Words:
-        if vocabulary not in self._words:
-            self._words[vocabulary] = self._new_words(vocabulary)
-        self._words.move_to_end(vocabulary)
-        if len(self._words) > KEPT_VOCABULARIES:
-            self._words.popitem(last=False)
-        return self._words[vocabulary]
-
-    def _new_words(self, vocabulary: Vocabulary) -> _Words:
-        embeddings = text_embeddings(
-            vocabulary,
-            self.clip.encode_text,
-            templates=TEMPLATES[self.vocabulary_options.templates],
-            background=self.classification.background,
-            cache=self._text_cache,
-            model_key=self._text_key,
-        ).to(self.device)
-        if self.training_vocabulary is not None:
-            vocabulary = with_seen(vocabulary, self.training_vocabulary)
-        seen = torch.tensor(vocabulary.seen, device=self.device) if vocabulary.seen else None
-        texts = class_texts(embeddings, self.classification.synonyms)
-        proposer = None
-        if isinstance(self.proposer, ReadsWords):
-            proposer = self.proposer.with_words(embeddings)
-        return _Words(embeddings, texts, seen, proposer)
+    def _words_of(self, vocabulary: Vocabulary) -> Words:
+        return self._words.of(vocabulary, training=self.training_vocabulary, proposer=self.proposer)
 
     def _precision(self) -> AbstractContextManager[Any]:
         return autocast(self.device, self.precision)
-
-
-def options_of(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's `classification`, `inference`, `framing` and `vocabulary`, checked.
-
-    Raises:
-        RecipeError: an option that cannot be used; an in-vocabulary classifier that is not there.
-    """
-    kinds = {
-        "classification": Classification,
-        "inference": InferenceOptions,
-        "framing": FramingOptions,
-        "vocabulary": VocabularyOptions,
-    }
-    options = {name: build(name, recipe.section(name), kind) for name, kind in kinds.items()}
-    if options["classification"].needs_in_vocabulary and not _has_in_vocabulary(recipe):
-        raise RecipeError(
-            "[classification] an ensemble, or in_vocabulary alone, needs a classifier trained on "
-            "the seen classes: set in_vocabulary.name to a mask encoder, such as tuned "
-            "mask_class_tokens, or proposer.name to clip_mask2former; or set ensemble to none and "
-            "classifier to out_of_vocabulary"
-        )
-    return options
-
-
-def _has_in_vocabulary(recipe: Recipe) -> bool:
-    """Whether there is a second mask encoder, or a proposer with embeddings in CLIP's space."""
-    name = recipe.section("proposer").get("name")
-    return bool(recipe.section("in_vocabulary")) or (
-        name in PROPOSERS and takes_clip(PROPOSERS[name])
-    )
-
-
-def _training_vocabulary(run: Run, recipe: Recipe, options: VocabularyOptions) -> Vocabulary | None:
-    """What the proposals were trained on, by themselves or else by the recipe."""
-    found = training_vocabulary(run, recipe)
-    if found is None and options.training is not None:
-        return parse_labels(options.training)
-    return found
-
-
-def text_key(run: Run, recipe: Recipe) -> str:
-    """What tells the recipe's text tower from others where text embeddings are kept.
-
-    Args:
-        run: holds clip/base unless the recipe names open_clip.
-        recipe: its section `clip`.
-    """
-    if "clip/base" in artifacts_of(run, recipe, proposer=False):
-        return file_hash(run.artifact_path("clip", "base"))
-    return str(sorted(recipe.section("clip").items()))
-
-
-def _on_cpu(result: Segmentation) -> Segmentation:
-    found = result.instances
-    return replace(
-        result,
-        panoptic=None if result.panoptic is None else result.panoptic.cpu(),
-        semantic=None if result.semantic is None else result.semantic.cpu(),
-        instances=found
-        and replace(
-            found,
-            masks=found.masks.cpu(),
-            labels=found.labels.cpu(),
-            scores=found.scores.cpu(),
-        ),
-    )
