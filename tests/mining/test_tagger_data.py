@@ -2,11 +2,10 @@
 
 import hashlib
 import io
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from local_server import LocalServer
 
 from ovseg_cli.errors import InputError
 from ovseg_cli.mining import tagger_data
@@ -23,48 +22,13 @@ def zipped(files):
     return buffer.getvalue()
 
 
-class Server:
-    """Serves bytes with ranges; `breaks_after` closes the first connection early."""
-
-    def __init__(self, content):
-        self.content, self.ranges, self.breaks_after = content, [], None
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                start = server.range_of(self.headers.get("Range"))
-                if self.path != "/tagger.zip":
-                    return self.send_error(404)
-                if start >= len(server.content):
-                    return self.send_error(416)
-                body = server.content[start:]
-                self.send_response(206 if start else 200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                cut, server.breaks_after = server.breaks_after, None
-                self.wfile.write(body[:cut])
-                return None
-
-            def log_message(self, *arguments):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/tagger.zip"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-    def range_of(self, header):
-        self.ranges.append(header)
-        return int(header.removeprefix("bytes=").rstrip("-")) if header else 0
-
-
 @pytest.fixture
 def server(monkeypatch):
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
     monkeypatch.setattr(tagger_data, "SHA256", hashes)
-    running = Server(zipped(FILES))
+    running = LocalServer(zipped(FILES))
     yield running
-    running.http.shutdown()
-    running.http.server_close()
+    running.close()
 
 
 def test_a_pull_is_found_afterwards_and_done_once(server, tmp_path, monkeypatch):
@@ -74,7 +38,7 @@ def test_a_pull_is_found_afterwards_and_done_once(server, tmp_path, monkeypatch)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
     assert tagger_folder() == folder
     assert pull_tagger_data(server.url) == folder
-    assert server.ranges == [None]
+    assert server.asked == [(None, None)]
 
 
 def test_a_broken_connection_is_told_and_the_next_pull_goes_on(server, tmp_path):
@@ -82,7 +46,7 @@ def test_a_broken_connection_is_told_and_the_next_pull_goes_on(server, tmp_path)
     with pytest.raises(InputError, match="try again"):
         pull_tagger_data(server.url, folder=tmp_path)
     folder = pull_tagger_data(server.url, folder=tmp_path)
-    assert server.ranges == [None, "bytes=100-"]
+    assert [wanted for wanted, _ in server.asked] == [None, "bytes=100-"]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
 
 
@@ -91,7 +55,7 @@ def test_a_download_that_was_whole_already_is_not_fetched_again(server, tmp_path
     part.parent.mkdir()
     part.write_bytes(server.content)
     pull_tagger_data(server.url, folder=tmp_path)
-    assert server.ranges == [f"bytes={len(server.content)}-"]
+    assert server.asked == [(f"bytes={len(server.content)}-", None)]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +63,7 @@ def test_a_download_that_was_whole_already_is_not_fetched_again(server, tmp_path
     [
         (zipped({**FILES, f"{NAME}.classes.json": b"[]"}), "has the SHA-256"),
         (zipped({"other": b""}), "not the zip of NLTK's tagger"),
-        (b"<html>please log in</html>", "not the zip of NLTK's tagger"),
+        (b"<html>please log in</html>", "a web page came instead of the file"),
     ],
 )
 def test_another_content_is_refused_and_not_kept(server, tmp_path, content, message):
@@ -110,8 +74,8 @@ def test_another_content_is_refused_and_not_kept(server, tmp_path, content, mess
 
 
 def test_no_such_file_and_no_server_are_one_sentence_each(server, tmp_path):
-    with pytest.raises(InputError, match=r"cannot be downloaded \(Not Found\)"):
-        pull_tagger_data(server.url + ".gone", folder=tmp_path)
+    with pytest.raises(InputError, match=r"cannot be downloaded \(HTTP 404: Not Found\)"):
+        pull_tagger_data(server.address + "/gone", folder=tmp_path)
     with pytest.raises(InputError, match="check the connection"):
         pull_tagger_data("http://127.0.0.1:9/tagger.zip", folder=tmp_path)
 
