@@ -73,6 +73,9 @@ class PanopticQuality:
             target: (H, W) 0 is void, i is the i-th segment of `target_labels`, from 1.
             target_labels: (M,) class indices.
             target_is_crowd: (M,) COCO's crowd flag.
+
+        Raises:
+            ValueError: a map has a segment that its labels lack.
         """
         overlap = _overlaps(target, len(target_labels), prediction, len(prediction_labels))
         truth, crowd = _numpy(target_labels), _numpy(target_is_crowd).astype(bool)
@@ -116,6 +119,9 @@ class PanopticQuality:
 
 
 def _overlaps(target: Tensor, targets: int, prediction: Tensor, predictions: int) -> np.ndarray:
+    for name, ids, count in (("target", target, targets), ("prediction", prediction, predictions)):
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= count:
+            raise ValueError(f"{name}: segments {ids.min()} to {ids.max()}, labels for {count}")
     cells = target.long() * (predictions + 1) + prediction.long()
     counts = cells.flatten().bincount(minlength=(targets + 1) * (predictions + 1))
     return _numpy(counts).reshape(targets + 1, predictions + 1)

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ovseg_cli.metrics.class_groups import Groups
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
+PIXELS = 1 << 16  # of every mask at once as floats
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,12 @@ def mask_iou(first: Bool[Tensor, "N H W"], second: Bool[Tensor, "M H W"]) -> Flo
         first: (N, H, W).
         second: (M, H, W).
     """
-    a, b = first.flatten(1).float(), second.flatten(1).float()
-    shared = a @ b.T
-    union = a.sum(1)[:, None] + b.sum(1) - shared
-    return shared / union.clamp(min=1)
+    shared = torch.zeros(len(first), len(second), device=first.device)
+    areas, other_areas = shared.new_zeros(len(first), 1), shared.new_zeros(len(second))
+    chunks = (masks.flatten(1).split(PIXELS, 1) for masks in (first, second))
+    for some, others in zip(*chunks, strict=True):
+        inside, other_inside = some.float(), others.float()
+        shared += inside @ other_inside.T
+        areas += inside.sum(1, keepdim=True)
+        other_areas += other_inside.sum(1)
+    return shared / (areas + other_areas - shared).clamp(min=1)

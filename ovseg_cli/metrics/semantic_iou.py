@@ -8,7 +8,6 @@ prediction. PC-459 differs by 4 points between the two.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -50,12 +49,18 @@ class SemanticIou:
         Args:
             prediction: (H, W) class indices; -1 is no label and misses.
             target: (H, W) class indices; -1 is void and counts nowhere.
+
+        Raises:
+            ValueError: an index is neither -1 nor one of the K classes.
         """
-        labelled = target >= 0
-        columns = torch.where(prediction < 0, self.classes, prediction)[labelled]
-        cells = target[labelled] * (self.classes + 1) + columns
-        counts = cells.flatten().long().bincount(minlength=self.confusion.size)
-        self.confusion += counts.cpu().numpy().reshape(self.confusion.shape)
+        for name, labels in (("prediction", prediction), ("target", target)):
+            _check_range(name, labels, self.classes)
+        # one further on, so that -1 is row or column 0
+        side = self.classes + 1
+        cells = (target.long() + 1) * side + (prediction.long() + 1)
+        counts = cells.flatten().bincount(minlength=side * side).cpu().numpy().reshape(side, side)
+        self.confusion[:, : self.classes] += counts[1:, 1:]
+        self.confusion[:, self.classes] += counts[1:, 0]
 
     def compute(self, groups: Groups) -> SemanticIouResult:
         """The result over all images so far.
@@ -75,3 +80,11 @@ class SemanticIou:
             miou={name: mean_of(in_truth, members) for name, members in groups.items()},
             miou_union={name: mean_of(iou, members) for name, members in groups.items()},
         )
+
+
+def _check_range(name: str, labels: Tensor, classes: int) -> None:
+    if not labels.numel():
+        return
+    lowest, highest = (int(value) for value in labels.aminmax())
+    if lowest < -1 or highest >= classes:
+        raise ValueError(f"{name}: indices from {lowest} to {highest}, there are {classes} classes")

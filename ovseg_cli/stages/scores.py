@@ -43,6 +43,7 @@ TABLE_FIGURES = (
     ("RQ", "panoptic", "rq"),
     ("mask AP", "instance", "ap"),
     ("mask AP50", "instance", "ap50"),
+    ("mask AP75", "instance", "ap75"),
     ("grounding PQ", "grounding.panoptic", "pq"),
     ("grounding mIoU", "grounding.semantic", "miou"),
     ("proposal recall at IoU 0.5", "proposal_recall", "recall50"),
@@ -83,11 +84,12 @@ class Scores:
             result: of the tasks that are scored.
             sample: the annotated image.
         """
-        if self.semantic is not None and result.semantic is not None:
-            self.semantic.update(result.semantic, class_map(sample))
-        if self.panoptic is not None and result.panoptic is not None:
+        scores_maps = result.semantic is not None or result.panoptic is not None
+        target = segment_map(sample) if scores_maps else None
+        if self.semantic is not None and result.semantic is not None and target is not None:
+            self.semantic.update(result.semantic, _classes_of(target, sample))
+        if self.panoptic is not None and result.panoptic is not None and target is not None:
             labels = torch.tensor([s.label for s in result.segments], dtype=torch.int64)
-            target = segment_map(sample)
             self.panoptic.update(result.panoptic, labels, target, sample.labels, sample.is_crowd)
         if self.instance is not None and result.instances is not None:
             things = self.is_thing[sample.labels]
@@ -137,7 +139,7 @@ class Scores:
         if self.instance is not None:
             precision = self.instance.compute(self.groups)
             means["instance"] = self._by_group(lambda group: precision.groups[group])
-            columns |= {"ap": precision.ap, "ap50": precision.ap50}
+            columns |= {"ap": precision.ap, "ap50": precision.ap50, "ap75": precision.ap75}
         if self.recall.annotated.any():
             recall = self.recall.compute(self.groups)
             means["proposal_recall"] = self._by_group(lambda group: recall.groups[group])
@@ -219,15 +221,20 @@ def _percent(part: Results, group: str, figure: str | None) -> str:
 
 def segment_map(sample: Sample) -> Int[Tensor, "H W"]:
     """(H, W) 0 is void, i is the i-th annotated segment, from 1; the last where they overlap."""
-    if not len(sample.masks):
-        return torch.zeros(sample.masks.shape[1:], dtype=torch.int64)
-    numbers = torch.arange(1, len(sample.masks) + 1)
-    return (sample.masks * numbers[:, None, None]).amax(0)
+    painted = np.zeros(sample.masks.shape[1:], dtype=np.int64)
+    for number, mask in enumerate(sample.masks.cpu().numpy(), start=1):
+        painted[mask] = number
+    return torch.from_numpy(painted)
 
 
 def class_map(sample: Sample) -> Int[Tensor, "H W"]:
     """(H, W) the annotated class of every pixel, -1 is void; crowds count as their class."""
-    return torch.cat([torch.tensor([-1]), sample.labels])[segment_map(sample)]
+    return _classes_of(segment_map(sample), sample)
+
+
+def _classes_of(segments: Tensor, sample: Sample) -> Tensor:
+    labels = torch.cat([torch.tensor([-1]), sample.labels])
+    return labels.index_select(0, segments.flatten()).view_as(segments)
 
 
 def plain(value: Any) -> Any:

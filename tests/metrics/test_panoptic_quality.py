@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import ovseg_cli.torchvision_ops  # noqa: F401  torchmetrics imports torchvision
 from ovseg_cli.metrics.panoptic_quality import PanopticQuality
 
 ALL = {"all": (0, 1, 2)}

@@ -56,3 +56,11 @@ def test_images_without_proposals_or_masks_are_fine() -> None:
     mask = torch.ones(1, 2, 2, dtype=torch.bool)
     metric.update(none, mask, torch.tensor([1]), torch.tensor([False]))
     assert metric.compute(GROUPS).groups["novel"]["recall50"] == 0.0
+
+
+def test_masks_of_many_pixels_are_counted_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(count, 7, 9, generator=generator) > 0.5 for count in (3, 4))
+    whole = mask_iou(a, b)
+    monkeypatch.setattr("ovseg_cli.metrics.proposal_recall.PIXELS", 5)
+    assert torch.equal(mask_iou(a, b), whole)
