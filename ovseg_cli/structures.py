@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+VOID = -1  # in a semantic map: none of the classes
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -200,7 +202,7 @@ class Segmentation:
     Attributes:
         panoptic: (H, W) int32 segment ids, 0 is void.
         segments: the segments of the panoptic map.
-        semantic: (H, W) int64 class indices.
+        semantic: (H, W) int64 class indices, -1 where void was asked for and is.
         instances: scored thing masks.
     """
 

@@ -102,7 +102,7 @@ def small_tiles(values: int = 256) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(upsampling, "CPU_TILE", values)
         patch.setattr(upsampling, "SMALLEST_SIDE", 6)
-        patch.setattr(inference, "CHUNK", values)
+        patch.setattr(inference.semantic, "CHUNK", values)
         yield
 
 
@@ -215,7 +215,7 @@ def test_the_semantic_map_is_the_same_in_any_number_of_chunks(
 ) -> None:
     probabilities, logits, _ = scene(3, 6, 9)
     expected = semantic_scores(probabilities, logits.sigmoid()).argmax(0)
-    monkeypatch.setattr(inference, "CHUNK", budget)
+    monkeypatch.setattr(inference.semantic, "CHUNK", budget)
     assert torch.equal(semantic_map(probabilities, logits.sigmoid()), expected)
 
 
