@@ -48,6 +48,13 @@ class LeavesMasksOut(Protocol):
     least_score: float
 
 
+@runtime_checkable
+class RefinesMasks(Protocol):
+    """A mask encoder that can give back better masks than the proposals; `refine` if it does."""
+
+    refine: bool
+
+
 MASK_ENCODERS: dict[str, Callable[..., MaskEncoder]] = {
     "image_proposals": ImageProposals,
     "mask_class_tokens": MaskClassTokens,

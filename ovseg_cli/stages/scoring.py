@@ -14,6 +14,7 @@ from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.datasets.semantic_maps import SemanticMaps
 from ovseg_cli.errors import InputError, RecipeError
 from ovseg_cli.inference import TASKS, Task
+from ovseg_cli.mask_encoders import RefinesMasks
 from ovseg_cli.progress import progress
 from ovseg_cli.proposers import ground_truth_proposals
 from ovseg_cli.segmenter import Segmenter
@@ -51,7 +52,8 @@ class EvaluateOptions:
         oracle_masks: score with the annotated masks as proposals.
         oracle_classes: score the upper bound that the proposals set, with classes from the
             annotations: `iou` (MAFT's table 7) or `label`, see `oracle_scores`; None for the
-            recipe's own classification.
+            recipe's own classification. CLIP then sees no mask but for `sensitivity`, or to refine
+            it, so that neither masks nor crops are named.
         masks_from: score with the masks and object scores of another run directory's proposer, in
             images framed as its recipe says; `artifacts.proposals` names one of its.
         mask_accuracy: also name the annotated masks.
@@ -95,8 +97,8 @@ class ScoredImage:
         framed: the image as the networks see it.
         given: the annotated masks without crowds, as proposals.
         proposals: what is scored; the same as `given` with `oracle_masks`.
-        encoded: the proposals as CLIP sees them.
-        logits: what the classifiers say of them.
+        encoded: the proposals as CLIP sees them, or as they are where classes are annotated ones.
+        classifiers: what they say of them; None where classes are annotated ones.
     """
 
     sample: Sample
@@ -105,7 +107,18 @@ class ScoredImage:
     given: Proposals
     proposals: Proposals
     encoded: EncodedMasks
-    logits: ClassifierLogits
+    classifiers: ClassifierLogits | None
+
+    @property
+    def logits(self) -> ClassifierLogits:
+        """What the classifiers say of the proposals.
+
+        Raises:
+            ValueError: the annotations took their place.
+        """
+        if self.classifiers is None:
+            raise ValueError("with oracle_classes the proposals are not classified")
+        return self.classifiers
 
 
 def check_options(options: EvaluateOptions) -> None:
@@ -204,9 +217,22 @@ def _scored_image(
     framed = segmenter.frame(sample.image, name=sample.file_name)
     given = ground_truth_proposals(sample, framed.frame)
     proposals = given if options.oracle_masks else segmenter.propose(framed, vocabulary)
+    if options.oracle_classes is not None:
+        encoded = _encoded_for_masks(segmenter, framed, proposals, vocabulary)
+        return ScoredImage(sample, held_out, framed, given, proposals, encoded, None)
     encoded = segmenter.encode(framed, proposals, vocabulary)
     logits = segmenter.logits(framed, proposals, vocabulary, encoded=encoded)
     return ScoredImage(sample, held_out, framed, given, proposals, encoded, logits)
+
+
+def _encoded_for_masks(
+    segmenter: Segmenter, framed: FramedImage, proposals: Proposals, vocabulary: Vocabulary
+) -> EncodedMasks:
+    """The masks that would be classified; CLIP is asked only where it refines them."""
+    encoder, masks = segmenter.mask_encoder, proposals.mask_logits
+    if isinstance(encoder, RefinesMasks) and encoder.refine:
+        return segmenter.encode(framed, proposals, vocabulary)
+    return EncodedMasks(masks.new_zeros(len(masks), 0), masks, masks.new_ones(len(masks)).bool())
 
 
 def _score_image(
@@ -224,9 +250,11 @@ def _score_image(
     if not options.oracle_masks:
         masks = upsample(proposals.mask_logits.float(), proposals.frame) > 0
         scores.update_recall(masks.cpu(), sample)
+    if options.oracle_classes is not None:
+        return result
     counted = ~sample.is_crowd
     if options.mask_accuracy and counted.any():
-        if not options.oracle_masks or options.oracle_classes is not None:
+        if not options.oracle_masks:
             _, probabilities = segmenter.classify(image.framed, image.given, vocabulary)
         found = probabilities.argmax(-1).cpu()
         _count(scores, "mask_accuracy", found, sample.labels[counted], held_out[counted])

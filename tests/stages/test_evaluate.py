@@ -134,7 +134,10 @@ class Distracted(Oracle):
 class Mislabelled(Oracle):
     """The annotated masks, every one with another class's embedding."""
 
+    asked = 0
+
     def encode(self, framed: FramedImage, proposals: Proposals) -> EncodedMasks:
+        self.asked += 1
         rows = torch.eye(len(self.dataset.vocabulary))[(self.labels + 1) % 28]
         return EncodedMasks(rows, proposals.mask_logits, torch.ones(len(rows)).bool())
 
@@ -194,15 +197,39 @@ def test_a_run_is_scored_and_the_results_are_written(
 def test_oracle_classes_score_what_the_proposals_are_worth(shapes: Path) -> None:
     """Annotated masks as proposals, that a text tower without any meaning would name."""
     dataset = CocoDataset(shapes, "test")
-    segmenter = oracle_segmenter(dataset, Mislabelled(dataset))
+    encoder = Mislabelled(dataset)
+    segmenter = oracle_segmenter(dataset, encoder)
     figures = {}
     for oracle in (None, "iou", "label"):
-        segmenter.proposer.position = 0
-        options = EvaluateOptions(crop_accuracy=False, oracle_classes=oracle)
+        encoder.position = encoder.asked = 0
+        options = EvaluateOptions(oracle_classes=oracle, crop_accuracy=oracle is not None)
         results, _ = score(segmenter, dataset, dataset.vocabulary, options).compute()
         figures[oracle] = results["panoptic"]["all"]["pq"], results["semantic"]["all"]["miou"]
-        assert results["mask_accuracy"]["all"] == 0.0  # which is still CLIP's
+        assert (encoder.asked == 0) == (oracle is not None)  # nor does it name masks or crops
+        named = {"mask_accuracy", "crop_accuracy"} & set(results)
+        assert named == (set() if oracle else {"mask_accuracy"})
     assert figures == {None: (0.0, 0.0), "iou": (1.0, 1.0), "label": (1.0, 1.0)}
+
+
+class Refining(Mislabelled):
+    """Gives empty masks back, in the place of the proposals."""
+
+    refine = True
+
+    def encode(self, framed: FramedImage, proposals: Proposals) -> EncodedMasks:
+        return replace(super().encode(framed, proposals), mask_logits=-proposals.mask_logits.abs())
+
+
+def test_oracle_classes_name_the_masks_that_a_mask_encoder_refines(shapes: Path) -> None:
+    dataset = CocoDataset(shapes, "test")
+    for refine in (True, False):
+        encoder = Refining(dataset)
+        encoder.refine = refine
+        segmenter = oracle_segmenter(dataset, encoder)
+        options = EvaluateOptions(tasks=("panoptic",), oracle_classes="label", images=2)
+        results, _ = score(segmenter, dataset, dataset.vocabulary, options).compute()
+        assert results["panoptic"]["all"]["pq"] == (0.0 if refine else 1.0)
+        assert encoder.asked == 2 * refine
 
 
 @pytest.mark.parametrize("option", [{"grounding": True}, {"sweep": {}}, {"input_sizes": [32]}])
