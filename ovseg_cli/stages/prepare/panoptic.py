@@ -1,0 +1,95 @@
+"""COCO's panoptic files, made of segment ids."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from ovseg_cli.stages.prepare.work import Record
+from ovseg_cli.vocabulary import builtin_ids, builtin_vocabulary
+from ovseg_cli.writers import categories, panoptic_image, panoptic_json, write_png
+
+
+def write_panoptic_png(path: Path, ids: np.ndarray) -> None:
+    """Writes segment ids as COCO stores them.
+
+    Args:
+        path: where.
+        ids: (H, W) segment ids, 0 is void.
+
+    Raises:
+        StorageError: no space left, or the folder cannot be written.
+    """
+    write_png(path, panoptic_image(torch.from_numpy(ids.astype(np.int64))))
+
+
+def segments_info(
+    ids: np.ndarray, category_of: dict[int, int], crowds: Sequence[int] = ()
+) -> list[Record]:
+    """COCO's entries for the segments of an image, by ascending id.
+
+    Args:
+        ids: (H, W) segment ids, 0 is void.
+        category_of: the category id of every segment.
+        crowds: the segments that stand for several objects.
+    """
+    found, numbers, areas = np.unique(ids, return_inverse=True, return_counts=True)
+    boxes = ndimage.find_objects(numbers.reshape(ids.shape) + 1)
+    return [
+        {
+            "id": int(segment),
+            "category_id": category_of[int(segment)],
+            "iscrowd": int(segment in crowds),
+            "area": int(area),
+            "bbox": _box(box),
+        }
+        for segment, area, box in zip(found, areas, boxes, strict=True)
+        if segment
+    ]
+
+
+def write_panoptic_json(path: Path, classes: str, records: Sequence[Record]) -> None:
+    """Writes a split's annotations.
+
+    Args:
+        path: where.
+        classes: a built-in vocabulary with the dataset's ids; all names of a class are its name.
+        records: one an image: `file_name`, `height`, `width`, `png` and `segments_info`.
+
+    Raises:
+        StorageError: no space left, or the folder cannot be written.
+    """
+    with panoptic_json(path, category_entries(classes)) as file:
+        for number, record in zip(image_ids(records), records, strict=True):
+            image = {"id": number} | {key: record[key] for key in ("file_name", "height", "width")}
+            file.add(
+                image,
+                {
+                    "image_id": number,
+                    "file_name": record["png"],
+                    "segments_info": record["segments_info"],
+                },
+            )
+
+
+def image_ids(records: Sequence[Record]) -> list[int]:
+    """The names' own numbers where all are numbers, as in COCO; else 1, 2, ..."""
+    stems = [Path(record["file_name"]).stem for record in records]
+    if all(stem.isdecimal() for stem in stems):
+        return [int(stem) for stem in stems]
+    return list(range(1, len(stems) + 1))
+
+
+def category_entries(classes: str) -> list[dict[str, Any]]:
+    """COCO's categories of a built-in vocabulary; "painting, picture" is one name."""
+    entries = categories(builtin_vocabulary(classes), builtin_ids(classes))
+    return [{**entry, "name": ", ".join(entry["synonyms"])} for entry in entries]
+
+
+def _box(box: tuple[slice, slice]) -> list[int]:
+    """COCO's x, y, width, height."""
+    rows, columns = box
+    return [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]

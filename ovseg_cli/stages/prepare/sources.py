@@ -1,0 +1,77 @@
+"""What a dataset is made of, where its publishers give it away, and where it is expected."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ovseg_cli.errors import InputError
+from ovseg_cli.stages.prepare.archives import unpack
+
+
+@dataclass(frozen=True)
+class Download:
+    """A part of a dataset as its publishers give it away.
+
+    Attributes:
+        path: file or folder below the dataset's, as it is after unpacking.
+        page: where to get it.
+        archive: the file that holds it, below the dataset's folder or beside it; None for none.
+        into: where the archive is unpacked, below the dataset's folder; ".." for beside it.
+    """
+
+    path: str
+    page: str
+    archive: str | None = None
+    into: str = "."
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is ready.
+
+    Attributes:
+        folder: the dataset's.
+        counts: of what is there now, by kind and split.
+        left_out: sentences about parts that could not be made, for want of a download.
+    """
+
+    folder: Path
+    counts: dict[str, int]
+    left_out: tuple[str, ...] = field(default=())
+
+
+def required(folder: Path, download: Download) -> Path:
+    """A part of a dataset; its archive is unpacked where that alone is there.
+
+    Args:
+        folder: the dataset's.
+        download: the part.
+
+    Raises:
+        InputError: neither part nor archive is there: says where to get it and where to put it; or
+            the archive cannot be unpacked.
+        StorageError: no space left, or the folder cannot be written.
+    """
+    found = optional(folder, download)
+    if found is None:
+        also = f", or {download.archive} into {folder}" if download.archive else ""
+        raise InputError(
+            f"{folder / download.path}: not there; get it from {download.page} and put it "
+            f"there{also}"
+        )
+    return found
+
+
+def optional(folder: Path, download: Download) -> Path | None:
+    """The same, but None where the part is not there.
+
+    Raises:
+        InputError: its archive cannot be unpacked.
+        StorageError: no space left, or the folder cannot be written.
+    """
+    for place in (folder, folder.parent):
+        archive = place / (download.archive or "")
+        if download.archive and archive.is_file():
+            unpack(archive, folder / download.into)
+            break
+    path = folder / download.path
+    return path if path.exists() else None

@@ -1,0 +1,155 @@
+"""Files made of other files, in several processes; what is there already is not made again."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ovseg_cli.errors import InputError
+from ovseg_cli.progress import progress
+from ovseg_cli.storage import storage_errors, writing
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Files to make of others.
+
+    Attributes:
+        sources: what is read.
+        targets: what is written, each whole or not at all; all there means done.
+    """
+
+    sources: tuple[Path, ...]
+    targets: tuple[Path, ...]
+
+    @property
+    def done(self) -> bool:
+        """Whether every target is there."""
+        return all(target.is_file() for target in self.targets)
+
+
+def make_files(
+    jobs: Sequence[Job], convert: Callable[[Job], None], *, title: str, workers: int = 1
+) -> int:
+    """Makes the files that are not there yet.
+
+    Args:
+        jobs: one an image.
+        convert: does a job; a function of a module, or a partial of one.
+        title: of the progress bar.
+        workers: processes, 1 for none beside this one.
+
+    Returns:
+        The number of files made now.
+
+    Raises:
+        OvsegError: the first job that fails, in the order of the jobs.
+    """
+    _tidy(jobs)
+    todo = [job for job in jobs if not job.done]
+    with progress(title=title, unit="image", total=len(jobs), done=len(jobs) - len(todo)) as bar:
+        for _ in _results(todo, convert, workers):
+            bar.update()
+    return len(todo)
+
+
+def make_records(
+    jobs: Sequence[Job],
+    convert: Callable[[Job], Record],
+    journal: Path,
+    *,
+    title: str,
+    workers: int = 1,
+) -> list[Record]:
+    """Makes the files that are not there yet, and tells about all of them.
+
+    Args:
+        jobs: one an image, the names of their first targets are different.
+        convert: does a job and says what is in the file.
+        journal: a file of JSON lines in which the records wait until all are there.
+        title: of the progress bar.
+        workers: processes, 1 for none beside this one.
+
+    Returns:
+        A record a job, in their order.
+
+    Raises:
+        OvsegError: the first job that fails, in the order of the jobs.
+    """
+    _tidy(jobs)
+    found = _journal(journal)
+    todo = [job for job in jobs if not (job.done and job.targets[0].name in found)]
+    with (
+        progress(title=title, unit="image", total=len(jobs), done=len(jobs) - len(todo)) as bar,
+        storage_errors(journal),
+    ):
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        with journal.open("a", encoding="utf-8") as file:
+            for job, record in zip(todo, _results(todo, convert, workers), strict=True):
+                found[job.targets[0].name] = record
+                file.write(json.dumps([job.targets[0].name, record]) + "\n")
+                file.flush()
+                bar.update()
+    return [found[job.targets[0].name] for job in jobs]
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The file under a second name: a hard link where the file system has them, else a copy.
+
+    Raises:
+        InputError: there is no such file.
+        StorageError: no space left, or the folder cannot be written.
+    """
+    if not source.is_file():
+        raise InputError(f"{source}: no such file")
+    with writing(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
+def _results(todo: Sequence[Job], convert: Callable[[Job], Any], workers: int) -> Iterator[Any]:
+    if workers == 1 or len(todo) < 2:
+        yield from map(convert, todo)
+        return
+    processes = min(workers, len(todo))
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, _leave_ctrl_c_to_the_parent) as pool:
+        yield from pool.imap(convert, todo, chunksize=1)
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _tidy(jobs: Sequence[Job]) -> None:
+    """Removes temporary files that a killed process left among the targets."""
+    for folder in {target.parent for job in jobs for target in job.targets}:
+        for path in folder.glob(".*.tmp.*"):
+            path.unlink(missing_ok=True)
+
+
+def _journal(path: Path) -> dict[str, Record]:
+    """The records of an earlier, unfinished run; of a line that was cut off nothing."""
+    found: dict[str, Record] = {}
+    if not path.is_file():
+        return found
+    whole: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            name, record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        found[name] = record
+        whole.append(line + "\n")
+    with writing(path) as temporary:
+        temporary.write_text("".join(whole), encoding="utf-8")
+    return found

@@ -1,0 +1,138 @@
+"""PASCAL Context and VOC as they are published."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from official import SIZE, columns, image, read_as_target, snapshot
+from PIL import Image
+from scipy.io import savemat
+
+from ovseg_cli.datasets.semantic_maps import SemanticMaps
+from ovseg_cli.errors import InputError
+from ovseg_cli.stages.prepare import prepare
+from ovseg_cli.stages.prepare.pascal_context import value_table
+from ovseg_cli.vocabulary import builtin_vocabulary
+
+# the 59 classes' numbers among the 459, from 1, as MasQCLIP orders them
+OF_459 = """
+    2 9 18 19 22 23 25 31 33 34 44 45 46 59 65 68 72 80 85 98 104 105 113
+    115 144 158 159 162 187 189 207 220 232 258 259 260 284 295 296 308 324 326
+    347 349 354 355 360 366 368 397 415 416 420 424 427 440 445 454 458
+"""
+
+
+def maps_of(data: Path) -> Path:
+    return data / "pascal_context_full" / "trainval"
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    """VOC 2010 with PASCAL Context's maps: accordion, aeroplane, table and void."""
+    source = tmp_path / "VOCdevkit" / "VOC2010"
+    (source / "ImageSets" / "Main").mkdir(parents=True)
+    (source / "ImageSets" / "Main" / "val.txt").write_text("2008_000002\n2009_000003\n")
+    (tmp_path / "pascal_context_full" / "trainval").mkdir(parents=True)
+    for name, labels in (
+        ("2008_000002", columns(1, 2, 397, 0, kind="uint16")),
+        ("2009_000003", columns(459, kind="uint16")),
+    ):
+        savemat(maps_of(tmp_path) / f"{name}.mat", {"LabelMap": labels})
+        image(source / "JPEGImages" / f"{name}.jpg")
+    return source
+
+
+def test_the_59_classes_are_the_published_ones_of_the_459() -> None:
+    table, expected = value_table(59), [int(number) for number in OF_459.split()]
+    assert [int(np.flatnonzero(table == index)[0]) for index in range(59)] == expected
+    assert (table == 255).sum() == 460 - 59
+
+
+def test_the_59_classes(context: Path, tmp_path: Path, monkeypatch) -> None:
+    before = snapshot(context)
+    assert prepare("pascal_context_59", tmp_path).counts == {"val label maps": 2}
+    assert snapshot(context) == before
+    dataset = read_as_target("masqclip", "pascal_context_59", tmp_path, monkeypatch)
+    table = builtin_vocabulary("pascal_context_59").names.index("diningtable")
+    assert dataset.label_map(0)[0].tolist() == [-1, 0, table, -1, -1, -1, -1, -1]
+    assert dataset.label_map(1).unique().tolist() == [-1]
+    assert dataset[0].image.shape == (3, *SIZE)
+
+
+def test_the_459_classes_in_16_bits(context: Path, tmp_path: Path, monkeypatch) -> None:
+    prepare("pascal_context_459", tmp_path)
+    dataset = read_as_target("fcclip", "pascal_context_459", tmp_path, monkeypatch)
+    assert dataset.label_map(0)[0].tolist() == [0, 1, 396, -1, -1, -1, -1, -1]
+    assert dataset.label_map(1).unique().tolist() == [458]
+
+
+def test_both_lists_share_the_images(context: Path, tmp_path: Path) -> None:
+    prepare("pascal_context_59", tmp_path)
+    copy = tmp_path / "pascal_context_full" / "images" / "2008_000002.jpg"
+    written = copy.stat().st_mtime_ns
+    prepare("pascal_context_459", tmp_path)
+    assert copy.stat().st_mtime_ns == written
+    assert copy.read_bytes() == (context / "JPEGImages" / "2008_000002.jpg").read_bytes()
+
+
+def test_without_the_matlab_files_the_page_is_named(context: Path, tmp_path: Path) -> None:
+    maps_of(tmp_path).rename(context / "elsewhere")
+    with pytest.raises(InputError) as caught:
+        prepare("pascal_context_59", tmp_path)
+    assert str(maps_of(tmp_path)) in str(caught.value)
+    assert "https://cs.stanford.edu/~roozbeh/pascal-context/" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"LabelMap": columns(460, kind="uint16")}, "2009_000003.mat: value 460"),
+        ({"Labels": columns(1)}, "2009_000003.mat: no 'LabelMap'"),
+        ({"LabelMap": "text"}, "2009_000003.mat: 'LabelMap' is no map of whole numbers"),
+        ({"LabelMap": np.ones((6, 9), np.uint16)}, "2009_000003.jpg: the image is 6 x 8"),
+    ],
+)
+def test_a_bad_file_is_named(context: Path, tmp_path: Path, content, sentence: str) -> None:
+    savemat(maps_of(tmp_path) / "2009_000003.mat", content)
+    with pytest.raises(InputError, match=sentence):
+        prepare("pascal_context_59", tmp_path)
+
+
+@pytest.mark.parametrize("length", [0, 4, 100, 140, 190])
+def test_a_matlab_file_that_was_cut_off_is_named(
+    context: Path, tmp_path: Path, length: int
+) -> None:
+    path = maps_of(tmp_path) / "2009_000003.mat"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(InputError, match=r"2009_000003.mat: cannot be read as a MATLAB file"):
+        prepare("pascal_context_59", tmp_path)
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """VOC 2012 with an image: background, aeroplane, tvmonitor and void, as a palette PNG."""
+    source = tmp_path / "VOCdevkit" / "VOC2012"
+    (source / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (source / "ImageSets" / "Segmentation" / "val.txt").write_text("2007_000033\n")
+    image(source / "JPEGImages" / "2007_000033.jpg")
+    palette = Image.fromarray(columns(0, 1, 20, 255))
+    palette.putpalette([value % 256 for value in range(768)])
+    assert palette.mode == "P"
+    (source / "SegmentationClass").mkdir()
+    palette.save(source / "SegmentationClass" / "2007_000033.png")
+    return source
+
+
+def test_voc_without_background(voc: Path, tmp_path: Path, monkeypatch) -> None:
+    assert prepare("pascal_voc_20", tmp_path).counts == {"val label maps": 1}
+    dataset = read_as_target("ovseg", "pascal_voc_20", tmp_path, monkeypatch)
+    assert dataset.label_map(0)[0].tolist() == [-1, 0, 19, -1, -1, -1, -1, -1]
+
+
+def test_voc_with_background_as_its_first_class(voc: Path, tmp_path: Path) -> None:
+    prepare("pascal_voc_21", tmp_path)
+    words = builtin_vocabulary("pascal_context_59")  # any list of 21 classes or more
+    folder = tmp_path / "pascal_voc_d2"
+    maps = "annotations_pascal21/val"
+    dataset = SemanticMaps(folder, "val", words, images="images/val", maps=maps)
+    assert dataset.label_map(0)[0].tolist() == [0, 1, 20, -1, -1, -1, -1, -1]
