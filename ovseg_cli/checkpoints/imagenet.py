@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ovseg_cli.checkpoints.array_pickles import read_arrays
 from ovseg_cli.checkpoints.mask2former import resnet_weights
-from ovseg_cli.checkpoints.maskformer import swin_weights
+from ovseg_cli.checkpoints.swin import swin_weights
 from ovseg_cli.clip.loading import load_weights
 from ovseg_cli.errors import CheckpointError
 from ovseg_cli.proposers.swin import Swin

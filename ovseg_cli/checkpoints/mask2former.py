@@ -1,19 +1,23 @@
 """Names of released Mask2Former and ResNet weights, translated into ours."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from ..clip.loading import load_weights
+from .found_sizes import backbone_options, decoder_options, found_sizes
+from .released_parts import ReleasedParts
+from .renaming import renamed
+from .swin import swin_weights
 
 _BACKBONE = (
     (r"^stem\.conv(\d)\.norm\.", r"bn\1."),
     (r"^stem\.conv(\d)\.", r"conv\1."),
-    (r"^res(\d)\.(\d+)\.conv(\d)\.norm\.", r"layer<\1>.\2.bn\3."),
-    (r"^res(\d)\.(\d+)\.conv(\d)\.", r"layer<\1>.\2.conv\3."),
-    (r"^res(\d)\.(\d+)\.shortcut\.norm\.", r"layer<\1>.\2.downsample.1."),
-    (r"^res(\d)\.(\d+)\.shortcut\.", r"layer<\1>.\2.downsample.0."),
+    (r"^res(\d)\.(\d+)\.conv(\d)\.norm\.", r"layer<\1-1>.\2.bn\3."),
+    (r"^res(\d)\.(\d+)\.conv(\d)\.", r"layer<\1-1>.\2.conv\3."),
+    (r"^res(\d)\.(\d+)\.shortcut\.norm\.", r"layer<\1-1>.\2.downsample.1."),
+    (r"^res(\d)\.(\d+)\.shortcut\.", r"layer<\1-1>.\2.downsample.0."),
 )
 _PIXEL_DECODER = (
     (r"^input_proj\.", "projections."),
@@ -66,6 +70,43 @@ _PARTS = (
 )
 
 
+_CLASS_HEAD = "mask_decoder.class_head.weight"
+_SIZES = {"mask_dim": ("pixel_decoder.mask_features.weight", 0), "classes": (_CLASS_HEAD, 0)}
+_HEADLESS = "there is no class head in it: every mask gets the object score 0.5"
+
+
+def mask2former_parts(state: Mapping[str, Tensor], *, heads: int, source: str) -> ReleasedParts:
+    """The proposer of a file in Mask2Former's layout: its public zoo's, or a first stage's.
+
+    Args:
+        state: the file's tensors; what belongs to a second stage is left out.
+        heads: attention heads, which no shape tells.
+        source: the file's name, for messages.
+    """
+    weights = mask2former_weights(state)
+    notes = () if _CLASS_HEAD in weights else (_HEADLESS,)
+    if notes:
+        weights |= _even_class_head(weights)
+    sizes = found_sizes(weights, _SIZES)
+    proposer = {
+        **backbone_options(weights),
+        **decoder_options(weights, heads=heads),
+        **sizes,
+        "classes": max(1, sizes.get("classes", 2) - 1),  # "no object" is none
+    }
+    options = {"proposer": proposer, "classification": {"object_score": False} if notes else {}}
+    return ReleasedParts(weights, options=options, notes=notes)
+
+
+def _even_class_head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of "object" and "no object", neither of them likelier for any mask."""
+    queries = weights.get("mask_decoder.query_features.weight", torch.zeros(1, 1))
+    return {
+        _CLASS_HEAD: queries.new_zeros(2, queries.shape[-1]),
+        _CLASS_HEAD.replace("weight", "bias"): queries.new_zeros(2),
+    }
+
+
 def mask2former_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights under our names, from a state dict in the released layout (detectron2's names).
 
@@ -76,14 +117,26 @@ def mask2former_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         released: tensors by released name, with or without `sem_seg_head.` in front.
     """
-    translated = {}
+    swin = _swin_backbone(released)
+    translated = dict(swin)
     for name, tensor in released.items():
+        if swin and name.startswith("backbone."):
+            continue
         for prefix, ours, rules in _PARTS:
             if _with_pixel_decoder(name).startswith(prefix):
                 inner = _with_pixel_decoder(name).removeprefix(prefix)
-                translated[ours + _renamed(inner, rules)] = tensor
+                translated[ours + renamed(inner, rules)] = tensor
                 break
     return translated
+
+
+def _swin_backbone(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The Swin's weights under our names; empty where the backbone is another."""
+    prefix = "backbone."
+    if f"{prefix}patch_embed.proj.weight" not in released:
+        return {}
+    backbone = {n.removeprefix(prefix): t for n, t in released.items() if n.startswith(prefix)}
+    return {f"{prefix}{name}": tensor for name, tensor in swin_weights(backbone).items()}
 
 
 def resnet_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -92,7 +145,7 @@ def resnet_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         released: tensors by released name, such as `res2.0.conv1.norm.weight`.
     """
-    return {_renamed(name, _BACKBONE): tensor for name, tensor in released.items()}
+    return {renamed(name, _BACKBONE): tensor for name, tensor in released.items()}
 
 
 def _with_pixel_decoder(name: str) -> str:
@@ -100,12 +153,6 @@ def _with_pixel_decoder(name: str) -> str:
     inner = name.removeprefix(head)
     old = name.startswith(head) and not inner.startswith(parts)
     return f"{head}pixel_decoder.{inner}" if old else name
-
-
-def _renamed(name: str, rules: Iterable[tuple[str, str]]) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return re.sub(r"<(\d)>", lambda stage: str(int(stage[1]) - 1), name)  # res2 is layer1
 
 
 def load_mask2former(model: nn.Module, released: Mapping[str, Tensor], *, source: str) -> None:

@@ -56,16 +56,21 @@ def _check_names(name: str, pretrained: str | None) -> None:
 def clip_from_artifact(
     tensors: Mapping[str, Tensor], model: Mapping[str, Any], *, source: str = "clip/base"
 ) -> ClipEncoder:
-    """The CLIP that `train-clip` wrote.
+    """The CLIP that `train-clip` wrote, or that was in an imported file.
 
     Args:
         tensors: the model's state dict, in any precision.
-        model: the JSON beside it: `{"architecture": "small", "options": {...}}`, see `SMALL_CLIPS`.
+        model: the JSON beside it: `{"architecture": "small", "options": {...}}`, see `SMALL_CLIPS`;
+            or `{"architecture": "open_clip", "options": {"architecture": ...}}`.
         source: the artifact's name, for messages.
 
     Raises:
         CheckpointError: another kind of artifact, or tensors that do not fit it.
     """
+    if model.get("architecture") == "open_clip":
+        clip = build("clip", {**model["options"], "pretrained": None}, load_open_clip)
+        load_weights(clip.model, tensors, source=source)
+        return clip
     if model.get("architecture") not in SMALL_CLIPS:
         raise CheckpointError(
             f"{source}: {model.get('architecture')!r} is no architecture that train-clip writes; "

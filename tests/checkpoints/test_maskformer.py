@@ -8,7 +8,8 @@ from tiny_towers import tiny_convnext
 from torch import Tensor
 
 from ovseg_cli.checkpoints.imagenet import load_backbone
-from ovseg_cli.checkpoints.maskformer import import_maskformer, swin_weights
+from ovseg_cli.checkpoints.maskformer import import_maskformer
+from ovseg_cli.checkpoints.swin import swin_weights
 from ovseg_cli.clip.loading import load_weights
 from ovseg_cli.errors import CheckpointError
 from ovseg_cli.proposers import MaskFormer

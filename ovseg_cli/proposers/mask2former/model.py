@@ -2,7 +2,8 @@
 
 Cheng et al., Masked-attention Mask Transformer for Universal Image Segmentation, CVPR 2022, with
 one class, "object", as MasQCLIP trains it (Xu et al., ICCV 2023, section 3.2). The object score is
-the softmax probability against "no object".
+the softmax probability against "no object". Weights that tell classes apart serve as well: then it
+is that of all classes together.
 """
 
 from typing import Literal
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from ...errors import RecipeError
 from ...structures import Frame, FramedImage, Proposals
 from ..imagenet_pixels import ImageNetPixels
-from ..resnet import BackboneName, resnet
+from ..resnet import BackboneName, ResNet, resnet
+from ..swin import SWINS, Swin, SwinName, swin
 from .mask_decoder import MaskDecoder, MaskPredictions
 from .pixel_decoder import GROUPS, PixelDecoder
 
@@ -26,9 +28,11 @@ class Mask2Former(nn.Module):
     """Class-agnostic masks with object scores; the defaults are the paper's.
 
     Args:
-        backbone: which ResNet; resnet10 has one basic block a stage, a final `c` is DeepLab's.
-        backbone_width: channels of the backbone's stem.
-        backbone_norm: `frozen_batch` for ImageNet weights, `group` for training from scratch.
+        backbone: which ResNet or Swin; resnet10 has one basic block a stage, a final `c` is
+            DeepLab's.
+        backbone_width: channels of the backbone's stem; None for its paper's.
+        backbone_norm: of a ResNet: `frozen_batch` for ImageNet weights, `group` for training from
+            scratch.
         hidden_dim: channels of both decoders, a multiple of 32.
         mask_dim: channels of mask features and mask embeddings.
         queries: masks an image.
@@ -38,13 +42,14 @@ class Mask2Former(nn.Module):
         sampling_points: points a head and level of deformable attention.
         decoder_layers: layers of the mask decoder.
         feedforward_dim: hidden channels of their feed-forward networks.
+        classes: that the weights tell apart; training has the first alone, "object".
     """
 
     def __init__(
         self,
         *,
-        backbone: BackboneName = "resnet50",
-        backbone_width: PositiveInt = 64,
+        backbone: BackboneName | SwinName = "resnet50",
+        backbone_width: PositiveInt | None = None,
         backbone_norm: Literal["frozen_batch", "group"] = "frozen_batch",
         hidden_dim: PositiveInt = 256,
         mask_dim: PositiveInt = 256,
@@ -55,11 +60,16 @@ class Mask2Former(nn.Module):
         sampling_points: PositiveInt = 4,
         decoder_layers: PositiveInt = 9,
         feedforward_dim: PositiveInt = 2048,
+        classes: PositiveInt = 1,
     ) -> None:
         super().__init__()
         check_hidden_dim(hidden_dim, heads)
         self.pixels = ImageNetPixels()
-        self.backbone = resnet(backbone, width=backbone_width, norm=backbone_norm)
+        self.backbone: Swin | ResNet
+        if backbone in SWINS:
+            self.backbone = swin(backbone, width=backbone_width)
+        else:
+            self.backbone = resnet(backbone, width=backbone_width or 64, norm=backbone_norm)
         self.pixel_decoder = PixelDecoder(
             self.backbone.channels,
             hidden_dim=hidden_dim,
@@ -73,6 +83,7 @@ class Mask2Former(nn.Module):
             hidden_dim=hidden_dim,
             mask_dim=mask_dim,
             queries=queries,
+            classes=classes,
             layers=decoder_layers,
             heads=heads,
             feedforward_dim=feedforward_dim,
@@ -125,7 +136,7 @@ class Mask2Former(nn.Module):
 
     def _proposals(self, normalised: Tensor, frame: Frame) -> list[Proposals]:
         final = self.predictions(normalised)[-1]
-        scores = final.classes.float().softmax(-1)[..., 0]
+        scores = final.classes.float().softmax(-1)[..., :-1].sum(-1)
         return [
             Proposals(masks.float(), frame, image_scores)
             for masks, image_scores in zip(final.mask_logits, scores, strict=True)
