@@ -5,12 +5,45 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from .cli_options import JsonOption, RecipeOption, SeedOption, SetOption, recipe_changes
-from .cli_output import show_figures
+from .cli_output import messages, print_json, results, show_figures, show_table
 from .errors import UsageError
 
-datasets_app = typer.Typer(no_args_is_help=True, help="Make datasets.")
+DataOption = Annotated[
+    Path, typer.Option("--data", envvar="OVSEG_DATA", help="Folder that holds the datasets.")
+]
+HERE = Path()
+
+datasets_app = typer.Typer(no_args_is_help=True, help="Find, check and make datasets.")
+
+
+@datasets_app.command("list")
+def list_command(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="All about these; default: a line each of all.")
+    ] = None,
+    data: DataOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the known datasets, and which of them are here."""
+    from .stages.list_datasets import HEAD, details_of, list_datasets, row_of
+
+    entries = list_datasets(data, names or ())
+    if as_json:
+        print_json(entries)
+        return
+    if names:
+        for entry in entries:
+            show_table("", details_of(entry), "dataset", "")
+        return
+    table = Table(*HEAD, title=escape(str(data)))
+    for entry in entries:
+        table.add_row(*map(escape, row_of(entry)))
+    results.print(table)
+    messages.print("where to get one: ovseg datasets list NAME", markup=False)
 
 
 @datasets_app.command("make")
@@ -56,7 +89,8 @@ def convert_maps(
         str | None, typer.Option("--names", help="File of the names to read; default: every map.")
     ] = None,
     values: Annotated[
-        str, typer.Option("--values", help="What a pixel is: index, id or id_from_zero.")
+        str,
+        typer.Option("--values", help="A pixel: index, index_from_one, id or id_from_zero."),
     ] = "index",
     unseen: Annotated[
         str | None, typer.Option("--unseen", help="Classes to leave out of training, or @FILE.")

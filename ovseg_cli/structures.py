@@ -69,6 +69,8 @@ class Sample:
         labels: (M,) indices into the dataset's vocabulary.
         is_crowd: (M,) COCO's crowd flag.
         captions: sentences about the image, possibly none.
+        absent: in LVIS, classes that were looked for and are not there; None where all were.
+        incomplete: in LVIS, classes of which not every object is annotated.
     """
 
     image: UInt8[Tensor, "3 H W"]
@@ -78,6 +80,8 @@ class Sample:
     labels: Int[Tensor, " M"]
     is_crowd: Bool[Tensor, " M"]
     captions: tuple[str, ...] = ()
+    absent: tuple[int, ...] | None = None
+    incomplete: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ recipe=${2:-fcclip}
 
 ovseg train-proposals --run "$run" --recipe "$recipe" --precision fp16
 ovseg evaluate --run "$run" --recipe "$recipe"
-for target in ade20k_150 ade20k_847 pascal_context_59 pascal_context_459 pascal_voc_20; do
+for target in ade20k_150 ade20k_847 pascal_context_59 pascal_context_459 \
+  pascal_voc_20 pascal_voc_21 cityscapes mapillary; do
   ovseg evaluate --run "$run" --recipe "$recipe" --target "$target"
 done

@@ -16,6 +16,7 @@ for split in train2017 val2017; do
 done
 ovseg tune-clip --mode maft --run "$run" --recipe "$recipe"
 ovseg evaluate --run "$run" --recipe "$recipe"
-for target in ade20k_150 ade20k_847 pascal_context_59 pascal_context_459 pascal_voc_20; do
+for target in ade20k_150 ade20k_847 pascal_context_59 pascal_context_459 \
+  pascal_voc_20 pascal_voc_21; do
   ovseg evaluate --run "$run" --recipe "$recipe" --target "$target"
 done

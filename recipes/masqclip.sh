@@ -10,6 +10,7 @@ ovseg train-proposals --run "$run" --recipe "$recipe" --precision fp16
 ovseg distill --run "$run" --recipe "$recipe" --precision fp16
 ovseg tune-clip --mode masq --run "$run" --recipe "$recipe" --precision fp16
 ovseg evaluate --run "$run" --recipe "$recipe"
-for target in ade20k_150 ade20k_150_semantic ade20k_847 pascal_context_59 pascal_context_459; do
+for target in ade20k_150 ade20k_150_semantic ade20k_847 pascal_context_59 pascal_context_459 \
+  pascal_voc_20 pascal_voc_21 cityscapes mapillary; do
   ovseg evaluate --run "$run" --recipe "$recipe" --target "$target"
 done

@@ -27,5 +27,7 @@ for target in pascal_context_59 pascal_context_459; do
   ovseg evaluate --run "$run" --recipe "$recipe" --target "$target" \
     --set classification.alpha=0.6 --set classification.beta=0.6
 done
-ovseg evaluate --run "$run" --recipe "$recipe" --target pascal_voc_20 \
-  --set classification.alpha=0.45 --set classification.beta=0.45
+for target in pascal_voc_20 pascal_voc_21; do
+  ovseg evaluate --run "$run" --recipe "$recipe" --target "$target" \
+    --set classification.alpha=0.45 --set classification.beta=0.45
+done

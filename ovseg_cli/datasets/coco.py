@@ -7,7 +7,7 @@ root/annotations/captions_<split>.json     if there
 root/annotations/vocabulary.json           if there: which classes are seen in training
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -34,6 +34,7 @@ class CocoDataset:
         part: Part = "all",
         images: str | None = None,
         file: str | None = None,
+        maps: str | None = None,
     ) -> None:
         """Reads and checks the split's annotation file.
 
@@ -44,8 +45,9 @@ class CocoDataset:
             class_list: the classes to read, and their words; None for the file's own.
             part: of these the ones that are seen in training, or unseen; see `restricted`.
             images: the image folder below the root where it is not the split's name.
-            file: the annotation file below the root where it is none of those above; panoptic
-                PNGs lie in a folder of its name.
+            file: the annotation file below the root where it is none of those above.
+            maps: the folder of the panoptic PNGs below the root; None for one of the annotation
+                file's name, beside it or in the root.
 
         Raises:
             InputError: a file or folder is missing or damaged; the first bad entry is named.
@@ -65,7 +67,7 @@ class CocoDataset:
         self._images = self.root / (images or split)
         if not self._images.is_dir():
             raise InputError(f"{self._images}: no such folder; it should hold the split's images")
-        self._panoptic = self._panoptic_folder()
+        self._panoptic = self._panoptic_folder(maps)
 
     @property
     def name(self) -> str:
@@ -98,6 +100,8 @@ class CocoDataset:
                 [bool(segment.get("iscrowd", 0)) for segment in segments], dtype=torch.bool
             ),
             captions=self.captions(index),
+            absent=None if record.absent is None else self._classes(record.absent),
+            incomplete=self._classes(record.incomplete),
         )
 
     def image(self, index: int) -> UInt8[Tensor, "3 H W"]:
@@ -118,6 +122,9 @@ class CocoDataset:
         """The sentences about an image, possibly none."""
         return self._captions.get(self.records[index].image_id, ())
 
+    def _classes(self, category_ids: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self.class_of[i] for i in category_ids if i in self.class_of)
+
     def _masks(self, record: ImageRecord) -> Tensor:
         if not record.segments:
             return torch.zeros((0, *record.size), dtype=torch.bool)
@@ -133,12 +140,13 @@ class CocoDataset:
         except InputError as error:
             raise InputError(f"{self._file}: annotation {segment['id']}: {error}") from error
 
-    def _panoptic_folder(self) -> Path:
+    def _panoptic_folder(self, maps: str | None) -> Path:
         beside = self._file.with_suffix("")
-        found = [path for path in (beside, self.root / beside.name) if path.is_dir()]
+        places = (beside, self.root / beside.name) if maps is None else (self.root / maps,)
+        found = [path for path in places if path.is_dir()]
         if self.kind == "panoptic" and not found:
-            raise InputError(f"{beside}: no such folder; it should hold the panoptic PNGs")
-        return found[0] if found else beside
+            raise InputError(f"{places[0]}: no such folder; it should hold the panoptic PNGs")
+        return found[0] if found else places[0]
 
     def _splits_there(self, folder: Path) -> str:
         names = sorted(path.stem for path in folder.glob(f"{self.kind}_*.json"))

@@ -1,18 +1,20 @@
 """COCO's annotation files, read and checked before anything is decoded.
 
-The layout of Lin et al., ECCV 2014, and of Kirillov et al., CVPR 2019 (panoptic).
+The layout of Lin et al., ECCV 2014, of Kirillov et al., CVPR 2019 (panoptic), and of LVIS (Gupta et
+al., CVPR 2019), whose images have the address of COCO's in place of a name.
 """
 
 import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ovseg_cli.errors import InputError
 from ovseg_cli.structures import Vocabulary
 
 Kind = Literal["panoptic", "instances"]
+_ABSENT, _INCOMPLETE = "neg_category_ids", "not_exhaustive_category_ids"  # LVIS's
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,14 @@ class ImageRecord:
     """An image and what is annotated in it, undecoded.
 
     Attributes:
-        image_id: the file's id.
+        image_id: the file's id; the place in the file, from 1, where its ids are texts.
         file_name: relative to the split's folder, checked to stay inside it.
         size: (height, width) in pixels.
         panoptic_file: the panoptic PNG's name, None without one.
         segments: `segments_info` entries, or instance annotations.
         left_out: ids of segments of classes that were not chosen.
+        absent: LVIS's category ids that were looked for in vain; None where all were looked for.
+        incomplete: LVIS's category ids of which not every object is annotated.
     """
 
     image_id: int
@@ -34,6 +38,8 @@ class ImageRecord:
     panoptic_file: str | None
     segments: tuple[dict[str, Any], ...]
     left_out: tuple[int, ...] = ()
+    absent: tuple[int, ...] | None = None
+    incomplete: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,11 @@ def read_annotations(path: Path, kind: Kind, vocabulary_file: Path | None = None
     vocabulary, class_of = _categories(path, content["categories"], kind)
     if vocabulary_file is not None and vocabulary_file.is_file():
         vocabulary = _with_seen(vocabulary, vocabulary_file)
-    annotations = _by_image(path, content, kind, class_of)
+    numbers = _image_numbers(path, content["images"])
+    annotations = _by_image(path, content, kind, class_of, numbers)
     records = tuple(
-        _record(path, i, image, annotations) for i, image in enumerate(content["images"])
+        _record(path, i, image, number, annotations.get(number, []))
+        for i, (image, number) in enumerate(zip(content["images"], numbers.values(), strict=True))
     )
     return AnnotationFile(vocabulary, class_of, records)
 
@@ -161,28 +169,45 @@ def _with_seen(vocabulary: Vocabulary, path: Path) -> Vocabulary:
     return Vocabulary(vocabulary.names, vocabulary.synonyms, vocabulary.is_thing, flags)
 
 
-def _by_image(
-    path: Path, content: dict[str, Any], kind: Kind, class_of: dict[int, int]
-) -> dict[int, list[dict[str, Any]]]:
-    image_ids = set()
-    for i, image in enumerate(content["images"]):
-        (image_id,) = _fields(path, f"images[{i}]", image, id=int)
-        if image_id in image_ids:
+def _image_numbers(path: Path, images: list[Any]) -> dict[int | str, int]:
+    """A number for each image id in the file's order; Mapillary Vistas has texts as ids."""
+    places: dict[int | str, int] = {}
+    for i, image in enumerate(images):
+        image_id = _image_id(path, f"images[{i}]", image, "id")
+        if image_id in places:
             raise InputError(f"{path}: images[{i}]: id {image_id} is there twice")
-        image_ids.add(image_id)
+        places[image_id] = i + 1
+    numbers = [image_id for image_id in places if isinstance(image_id, int)]
+    return places if len(numbers) < len(places) else dict(zip(places, numbers, strict=True))
+
+
+def _image_id(path: Path, where: str, entry: Any, key: str) -> int | str:
+    is_text = isinstance(entry, dict) and isinstance(entry.get(key), str)
+    (image_id,) = _fields(path, where, entry, **{key: str if is_text else int})
+    return cast("int | str", image_id)
+
+
+def _by_image(
+    path: Path,
+    content: dict[str, Any],
+    kind: Kind,
+    class_of: dict[int, int],
+    numbers: dict[int | str, int],
+) -> dict[int, list[dict[str, Any]]]:
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for i, entry in enumerate(content["annotations"]):
         where = f"annotations[{i}]"
-        (image_id,) = _fields(path, where, entry, image_id=int)
-        if image_id not in image_ids:
-            raise InputError(f"{path}: {where}: image_id {image_id} is not among 'images'")
+        image_id = _image_id(path, where, entry, "image_id")
+        if image_id not in numbers:
+            raise InputError(f"{path}: {where}: image_id {image_id!r} is not among 'images'")
+        number = numbers[image_id]
         if kind == "panoptic":
             _check_panoptic(path, where, entry, class_of)
-            if image_id in found:
+            if number in found:
                 raise InputError(f"{path}: {where}: a second annotation of image {image_id}")
         else:
             _check_segment(path, where, entry, class_of)
-        found[image_id].append(entry)
+        found[number].append(entry)
     return found
 
 
@@ -203,27 +228,42 @@ def _check_segment(path: Path, where: str, entry: Any, class_of: dict[int, int])
         raise InputError(f"{path}: {where}: category_id {category_id} is not among 'categories'")
 
 
-def _record(
-    path: Path, i: int, image: Any, annotations: dict[int, list[dict[str, Any]]]
-) -> ImageRecord:
+def _record(path: Path, i: int, image: Any, number: int, own: list[dict[str, Any]]) -> ImageRecord:
     where = f"images[{i}]"
-    if isinstance(image, dict) and "file_name" not in image and "coco_url" in image:
-        raise InputError(
-            f"{path}: {where} has a 'coco_url' in place of 'file_name': LVIS's format, which "
-            "cannot be read yet; choose another dataset or target"
-        )
-    image_id, name, height, width = _fields(
-        path, where, image, id=int, file_name=str, height=int, width=int
-    )
-    safe_name(path, where, name)
+    height, width = _fields(path, where, image, height=int, width=int)
+    name = safe_name(path, where, _file_name(path, where, image))
     if height < 1 or width < 1:
         raise InputError(f"{path}: {where}: size {height} x {width}")
-    own = annotations.get(image_id, [])
     if own and "segments_info" in own[0]:
         panoptic_file, segments = own[0]["file_name"], own[0]["segments_info"]
     else:
         panoptic_file, segments = None, own
-    return ImageRecord(image_id, name, (height, width), panoptic_file, tuple(segments))
+    absent, incomplete = _looked_for(path, where, image)
+    return ImageRecord(
+        number, name, (height, width), panoptic_file, tuple(segments), (), absent, incomplete
+    )
+
+
+def _file_name(path: Path, where: str, image: dict[str, Any]) -> str:
+    """LVIS's images lie in COCO's folders: val2017/000000397133.jpg is the end of the address."""
+    if "coco_url" in image and ("file_name" not in image or _ABSENT in image):
+        (address,) = _fields(path, where, image, coco_url=str)
+        return "/".join(address.split("/")[-2:])
+    (name,) = _fields(path, where, image, file_name=str)
+    return str(name)
+
+
+def _looked_for(
+    path: Path, where: str, image: dict[str, Any]
+) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
+    if _ABSENT not in image:
+        return None, ()
+    types = {_ABSENT: list, _INCOMPLETE: list}
+    absent, incomplete = _fields(path, where, image, **types)
+    for number in (*absent, *incomplete):
+        if not isinstance(number, int):
+            raise InputError(f"{path}: {where}: {number!r} is no category id")
+    return tuple(absent), tuple(incomplete)
 
 
 def _fields(path: Path, where: str, entry: Any, **types: type) -> tuple[Any, ...]:

@@ -1,8 +1,9 @@
 """Semantic datasets: a folder of images, and a folder of label maps of the same names.
 
 ADE20K's 847 classes (16 bit TIFF) and PASCAL Context's 59 (PNG) and 459 (16 bit TIFF), prepared as
-MasQCLIP and MaskCLIP expect them: a pixel is its class's index, 255 or 65535 is void. COCO-Stuff
-and PASCAL VOC as they are published: a pixel is its class's id, or that less one.
+MasQCLIP and MaskCLIP expect them: a pixel is its class's index, 255 or 65535 is void. COCO-Stuff,
+PASCAL VOC and ADE20K's 150 classes as they are published: a pixel is its class's id, that less one,
+or the index counted from one. And any folder of images beside a folder of such maps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,19 +21,22 @@ from ovseg_cli.structures import Sample, Vocabulary
 MAP_SUFFIXES = (".png", ".tif", ".tiff")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
-Values = Literal["index", "id", "id_from_zero"]
+Values = Literal["index", "index_from_one", "id", "id_from_zero"]
 
 
 def pixel_values(values: Values, ids: Sequence[int]) -> tuple[int, ...] | None:
     """What stands for each class in a label map; None for its index.
 
     Args:
-        values: `index`; `id`, the class's own (PASCAL VOC, whose 0 is void then); or `id_from_zero`
-            for ids that count from 1, less one (COCO-Stuff).
+        values: `index`; `index_from_one` (ADE20K's 150 classes, whose 0 is void); `id`, the class's
+            own (PASCAL VOC, whose 0 is void, too, where the background is no class); or
+            `id_from_zero` for ids that count from 1, less one (COCO-Stuff).
         ids: one a class.
     """
     if values == "index":
         return None
+    if values == "index_from_one":
+        return tuple(range(1, len(ids) + 1))
     return tuple(ids) if values == "id" else tuple(number - 1 for number in ids)
 
 

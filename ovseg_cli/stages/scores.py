@@ -98,6 +98,8 @@ class Scores:
                 sample.masks[things],
                 sample.labels[things],
                 sample.is_crowd[things],
+                absent=sample.absent,
+                incomplete=sample.incomplete,
             )
 
     def update_recall(self, proposals: Bool[Tensor, "N H W"], sample: Sample) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import PositiveInt
@@ -12,7 +13,8 @@ from ovseg_cli.errors import RecipeError, UsageError
 from ovseg_cli.inference import SemanticAt, Task
 from ovseg_cli.recipe import Recipe, Share, build
 from ovseg_cli.stages.session import Settings, class_list, data_folder
-from ovseg_cli.vocabulary import builtin_ids, builtin_vocabulary
+from ovseg_cli.structures import Vocabulary
+from ovseg_cli.vocabulary import builtin_ids, builtin_vocabulary, category_ids, parse_labels
 
 SECTION = "targets"
 OVERRIDES = {
@@ -35,13 +37,16 @@ class TargetOptions:
         split: the split's name.
         annotations: `panoptic`, `instances`, or `semantic` for label maps.
         classes: a built-in vocabulary with the dataset's category ids; None for the names in the
-            annotation file. Label maps need one.
+            annotation file. Label maps need one, or @FILE with a class a line, in the order of the
+            maps' values and the syntax of `--labels`.
         images: the image folder below the root, where it is not the split's name.
         file: the annotation file below the root, where it is not COCO's; of label maps a text file
             with the names to read.
-        maps: the folder of the label maps below the root.
-        values: what a pixel of a label map is: its class's `index`; its `id` in the list `classes`,
-            as PASCAL VOC has it, other values being void; or the `id_from_zero`, as COCO-Stuff.
+        maps: the folder of the label maps below the root, or of the panoptic PNGs where it is not
+            the annotation file's name.
+        values: what a pixel of a label map is: its class's `index`; the `index_from_one`, as in
+            ADE20K; its `id` in the list `classes`, as PASCAL VOC has it, other values being void;
+            or the `id_from_zero`, as COCO-Stuff.
         labels: the words for the target's classes, in their order and in the syntax of `--labels`,
             such as @names.txt; None for the names of `classes` or of the annotation file.
         tasks: any of panoptic, semantic and instance.
@@ -81,7 +86,7 @@ def target_options(recipe: Recipe, name: str) -> TargetOptions:
     if options.annotations == "semantic" and not (options.maps and options.classes):
         raise RecipeError(
             f"[{SECTION}.{name}] annotations: semantic needs 'maps', the folder of label maps, and "
-            "'classes', the built-in vocabulary in the order of their values"
+            "'classes', the built-in vocabulary or @FILE in the order of their values"
         )
     return options
 
@@ -125,16 +130,30 @@ def target_dataset(settings: Settings, name: str) -> CocoDataset | SemanticMaps:
     """
     options = target_options(settings.recipe, name)
     mend = "put it there, or name the folder that holds it in OVSEG_DATA"
-    root = data_folder(settings, f"{SECTION}.{name}", options.root, mend)
+    return dataset_in(data_folder(settings, f"{SECTION}.{name}", options.root, mend), options)
+
+
+def dataset_in(root: Path, options: TargetOptions) -> CocoDataset | SemanticMaps:
+    """A dataset where it lies.
+
+    Args:
+        root: its folder.
+        options: what it holds; those that say how it is scored are not looked at.
+
+    Raises:
+        VocabularyError: `classes` cannot be used.
+        InputError: the dataset cannot be read.
+    """
     if options.annotations == "semantic":
+        vocabulary, ids = _classes_of_maps(str(options.classes))
         return SemanticMaps(
             root,
             options.split,
-            builtin_vocabulary(str(options.classes)),
+            vocabulary,
             images=options.images or options.split,
             maps=str(options.maps),
             file=options.file,
-            values=pixel_values(options.values, builtin_ids(str(options.classes))),
+            values=pixel_values(options.values, ids),
         )
     return CocoDataset(
         root,
@@ -143,7 +162,15 @@ def target_dataset(settings: Settings, name: str) -> CocoDataset | SemanticMaps:
         class_list=class_list(options.classes),
         images=options.images,
         file=options.file,
+        maps=options.maps,
     )
+
+
+def _classes_of_maps(classes: str) -> tuple[Vocabulary, tuple[int, ...]]:
+    if not classes.startswith("@"):
+        return builtin_vocabulary(classes), builtin_ids(classes)
+    vocabulary = parse_labels(classes)
+    return vocabulary, category_ids(vocabulary)
 
 
 def _section(recipe: Recipe, name: str) -> dict[str, Any]:

@@ -128,6 +128,62 @@ def test_panoptic_pngs_may_lie_beside_the_images(root: Path) -> None:
     assert CocoDataset(root, "val")[0].masks.shape == (3, 4, 6)
 
 
+def test_panoptic_pngs_may_lie_in_a_folder_of_another_name(root: Path) -> None:
+    shutil.move(root / "annotations" / "panoptic_val", root / "segments")
+    assert CocoDataset(root, "val", maps="segments")[0].masks.shape == (3, 4, 6)
+    with pytest.raises(InputError, match=r"panoptic: no such folder; .*panoptic PNGs"):
+        CocoDataset(root, "val", maps="panoptic")
+
+
+def test_texts_as_image_ids_are_numbered_in_the_files_order(root: Path) -> None:
+    """Mapillary Vistas has such."""
+    for edit, name in (
+        ("images.0.id", "_a"),
+        ("images.1.id", "7"),
+        ("annotations.0.image_id", "_a"),
+    ):
+        change(root, "panoptic_val", edit, name)
+    dataset = CocoDataset(root, "val")
+    assert [dataset[i].image_id for i in range(2)] == [1, 2]
+    assert dataset[0].masks.shape == (3, 4, 6)
+    assert len(dataset[1].labels) == 0
+    change(root, "panoptic_val", "images.1.id", "_a")
+    with pytest.raises(InputError, match=r"images\[1\]: id _a is there twice"):
+        CocoDataset(root, "val")
+
+
+def lvis(root: Path, **image: object) -> None:
+    """LVIS's annotations of the first image."""
+    address = "http://images.cocodataset.org/val/a.png"
+    found = {"id": 9, "coco_url": address, "height": 4, "width": 6, "neg_category_ids": [2]}
+    write(
+        root,
+        "lvis_v1_val",
+        {
+            "images": [{**found, "not_exhaustive_category_ids": [7], **image}],
+            "annotations": [
+                {"id": 1, "image_id": 9, "category_id": 7, "segmentation": [[0, 0, 3, 0, 3, 3]]}
+            ],
+            "categories": [{"id": i, "name": f"class_{i}", "frequency": "r"} for i in (2, 7)],
+        },
+    )
+
+
+def test_lviss_images_are_named_by_their_addresses(root: Path) -> None:
+    lvis(root, file_name="COCO_val2014_000000000001.jpg")
+    places = {"annotations": "instances", "images": ".", "file": "annotations/lvis_v1_val.json"}
+    dataset = CocoDataset(root, "val", **places)
+    assert dataset[0].file_name == "val/a.png"
+    assert dataset[0].masks.shape == (1, 4, 6)
+    assert (dataset[0].absent, dataset[0].incomplete) == ((0,), (1,))
+    lvis(root, neg_category_ids=["2"])
+    with pytest.raises(InputError, match=r"images\[0\]: '2' is no category id"):
+        CocoDataset(root, "val", **places)
+    lvis(root, coco_url="http://x/../secret")
+    with pytest.raises(InputError, match=r"file_name '../secret' leaves the data folder"):
+        CocoDataset(root, "val", **places)
+
+
 def test_a_missing_split_names_those_that_are_there(root: Path) -> None:
     with pytest.raises(InputError, match=r"panoptic_test\.json: no such file; .*for: val"):
         CocoDataset(root, "test")
@@ -138,7 +194,7 @@ def test_a_missing_split_names_those_that_are_there(root: Path) -> None:
     [
         ("categories.1.id", 7, r"categories\[1\]: id 7 or name 'dog' is there twice"),
         ("categories.0", {"id": 1}, r"categories\[0\] has no 'name'"),
-        ("images.0.id", "1", r"images\[0\]: 'id' is no int"),
+        ("images.0.id", 1.5, r"images\[0\]: 'id' is no int"),
         ("images.1.id", 1, r"images\[1\]: id 1 is there twice"),
         ("images.0.height", 0, r"images\[0\]: size 0 x 6"),
         ("images.0.file_name", "../../etc/passwd", r"images\[0\]: file_name .* leaves the data"),

@@ -11,12 +11,18 @@ from typer.testing import CliRunner
 from untrained_run import untrained_run
 
 from ovseg_cli.cli import app
-from ovseg_cli.errors import InputError, OvsegError, RecipeError, UsageError
-from ovseg_cli.recipe import Recipe, load_recipe
+from ovseg_cli.errors import OvsegError, RecipeError, UsageError
+from ovseg_cli.recipe import Recipe, build, load_recipe
 from ovseg_cli.run import Run
 from ovseg_cli.stages.evaluate import evaluate
 from ovseg_cli.stages.session import Settings
-from ovseg_cli.stages.targets import check_targets, target_options, with_target
+from ovseg_cli.stages.targets import (
+    TargetOptions,
+    check_targets,
+    dataset_in,
+    target_options,
+    with_target,
+)
 from ovseg_cli.vocabulary import builtin_ids
 
 TARGETS = {
@@ -142,40 +148,47 @@ def test_the_targets_of_a_recipe_can_be_used(settings: Settings) -> None:
     assert target_options(settings.recipe, "streets").split == "val"
 
 
-def test_lvis_is_refused_in_a_sentence(settings: Settings, tmp_path: Path) -> None:
+def test_lvis_is_scored(settings: Settings, tmp_path: Path) -> None:
     """Its images have addresses, and those of the val split lie in two folders."""
-    folder = tmp_path / "data" / "coco" / "annotations"
-    folder.mkdir(parents=True)
+    root = tmp_path / "data" / "coco"
+    (root / "annotations").mkdir(parents=True)
+    images = []
+    for number, split in enumerate(("train2017", "val2017")):
+        (root / split).mkdir()
+        Image.new("RGB", (64, 32), (10, 200, 10)).save(root / split / f"{number}.jpg")
+        address = f"http://images.cocodataset.org/{split}/{number}.jpg"
+        size = {"height": 32, "width": 64}
+        looked_for = {"neg_category_ids": [3], "not_exhaustive_category_ids": []}
+        images.append({"id": number, "coco_url": address, **size, **looked_for})
     classes = builtin_ids("lvis_1203")
-    image = {
-        "id": 397133,
-        "coco_url": "http://images.cocodataset.org/val2017/000000397133.jpg",
-        "height": 32,
-        "width": 64,
-        "neg_category_ids": [3],
-        "not_exhaustive_category_ids": [],
-    }
-    annotation = {
-        "id": 1,
-        "image_id": 397133,
-        "category_id": classes[0],
-        "segmentation": [[1.0, 1.0, 9.0, 1.0, 9.0, 9.0]],
-    }
+    square = [[1.0, 1.0, 9.0, 1.0, 9.0, 9.0]]
     content = {
-        "images": [image],
-        "annotations": [annotation],
+        "images": images,
+        "annotations": [
+            {"id": 1, "image_id": 0, "category_id": classes[0], "segmentation": square}
+        ],
         "categories": [
             {"id": number, "name": f"a_{number}", "frequency": "r"} for number in classes
         ],
     }
-    (folder / "lvis_v1_val.json").write_text(json.dumps(content))
-    targets = {"lvis": load_recipe("maskclip").section("targets")["lvis"]}
-    sections = {**settings.recipe.sections, "targets": targets}
-    message = (
-        r"lvis_v1_val\.json: images\[0\] has a 'coco_url' .* LVIS's format, which cannot be read"
-    )
-    with pytest.raises(InputError, match=message):
-        evaluate(replace(settings, recipe=Recipe("test", sections=sections)), target="lvis")
+    (root / "annotations" / "lvis_v1_val.json").write_text(json.dumps(content))
+    target = load_recipe("maskclip").section("targets")["lvis"]
+    options = build("lvis", target, TargetOptions)
+    first, second = dataset_in(root, options)
+    assert (first.file_name, second.file_name) == ("train2017/0.jpg", "val2017/1.jpg")
+    assert first.labels.tolist() == [0]
+    assert len(dataset_in(root, options).vocabulary) == 1203
+
+
+def test_maps_may_have_classes_in_a_file_of_words(settings: Settings, maps: Path) -> None:
+    names = maps / "classes.txt"
+    names.write_text("\n".join(f"class {i}" for i in range(41)))
+    options = TargetOptions(**{**TARGETS["streets"], "classes": f"@{names}"})
+    (sample,) = dataset_in(maps, options)
+    assert sample.labels.tolist() == [3, 40]
+    one = replace(options, values="index_from_one")
+    (sample,) = dataset_in(maps, one)
+    assert sample.labels.tolist() == [2, 39]
 
 
 @pytest.mark.parametrize(

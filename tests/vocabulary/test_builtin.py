@@ -26,6 +26,7 @@ SIZES = {  # classes, things, seen classes (0: the dataset has no such split)
     "pascal_context_459": (459, None, 0),
     "pascal_voc_15_5": (20, 20, 15),
     "pascal_voc_20": (20, 20, 0),
+    "pascal_voc_21": (21, 20, 0),
     "shapes": (28, 20, 20),
 }
 
@@ -97,6 +98,13 @@ def test_the_unseen_classes_of_the_zero_shot_splits_are_the_published_ones() -> 
     assert unseen("pascal_voc_15_5") == {
         16: "pottedplant", 17: "sheep", 18: "sofa", 19: "train", 20: "tvmonitor"
     }  # fmt: skip
+
+
+def test_the_background_of_pascal_voc_has_no_word_of_its_things() -> None:
+    whole, things = builtin_vocabulary("pascal_voc_21"), builtin_vocabulary("pascal_voc_20")
+    assert builtin_ids("pascal_voc_21") == (0, *builtin_ids("pascal_voc_20"))
+    assert whole.names == ("background", *things.names)
+    assert not set(whole.synonyms[0]) & set(things.names)
 
 
 @pytest.mark.parametrize(
