@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .cli_datasets import datasets_app
+from .cli_doctor import doctor
 from .cli_models import models_app
 from .cli_options import (
     DEFAULT_RUN,
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(models_app, name="models")
+app.command("doctor")(doctor)
 
 
 @app.command("train-clip")
@@ -357,21 +359,6 @@ def pack(
     if as_json:
         print_json(packed.card)
     messages.print(f"{packed.folder}: {packed.megabytes:.1f} MB; use it with --model", markup=False)
-
-
-@app.command("doctor")
-def doctor(as_json: JsonOption = False) -> None:
-    """Say what is installed, what is missing, and the mend."""
-    from .doctor import diagnose
-
-    findings = diagnose()
-    if as_json:
-        print_json([finding.__dict__ for finding in findings])
-    else:
-        table = Table("what", "found", "mend", title="ovseg doctor")
-        for finding in findings:
-            table.add_row(finding.name, finding.found, finding.mend or "")
-        results.print(table)
 
 
 def main() -> None:

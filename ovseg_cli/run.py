@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from .errors import CheckpointError, RunError
 from .recipe import Recipe, load_recipe
+from .run_lock import take_lock
 from .storage import storage_errors, write_json, write_text, writing
 
 MAKERS = {
@@ -200,7 +200,7 @@ class Run:
         path = self.path / ".lock"
         with storage_errors(path):
             self.path.mkdir(parents=True, exist_ok=True)
-            _take_lock(path)
+            take_lock(path)
         try:
             yield
         finally:
@@ -308,41 +308,3 @@ def _raise_as_os_error(error: SafetensorError) -> None:
         if f"os error {number}" in str(error):
             raise OSError(number, os.strerror(number)) from error
     raise error
-
-
-def _take_lock(path: Path) -> None:
-    text = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
-    for _ in range(2):
-        try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            _remove_if_stale(path)
-            continue
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        return
-    raise RunError(f"{path}: another process just took the lock; try again")
-
-
-def _remove_if_stale(path: Path) -> None:
-    try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
-        pid, host = int(holder["pid"]), str(holder["host"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pid, host = 0, socket.gethostname()
-    if host != socket.gethostname() or (pid and _alive(pid)):
-        raise RunError(
-            f"{path.parent}: process {pid} on {host} is writing there; wait for it, "
-            f"choose another --run, or delete {path} if that process is gone"
-        )
-    path.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

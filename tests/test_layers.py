@@ -6,8 +6,8 @@ import ovseg_cli
 PACKAGE = Path(ovseg_cli.__file__).parent
 LAYERS = [
     {"errors"},
-    {"structures", "recipe", "storage"},
-    {"run", "device", "torchvision_ops", "progress", "upsampling", "downloads"},
+    {"structures", "recipe", "storage", "run_lock"},
+    {"run", "device", "torchvision_ops", "progress", "upsampling", "downloads", "video_frames"},
     {"ensemble", "cosine_logits"},
     {"classification", "inference"},
     {
@@ -21,13 +21,13 @@ LAYERS = [
         "image_sources",
         "writers",
     },
-    {"proposers", "mask_encoders"},
+    {"proposers", "mask_encoders", "report"},
     {"checkpoints"},
     {"segmenter"},
     {"mining"},
     {"stages", "doctor"},
-    {"cli_options", "cli_output"},
-    {"cli_models", "cli_datasets"},
+    {"cli_options", "cli_output", "cli_consent"},
+    {"cli_models", "cli_datasets", "cli_doctor"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
