@@ -80,13 +80,22 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 
             )
         try:
             image.load()
-            pixels = np.array(_rgb(_upright(image)))
+            return rgb_pixels(image)
         except InputError:
             raise
         except MemoryError as error:
             raise InputError(f"{path}: too large for this machine's memory") from error
         except _DAMAGED as error:
             raise InputError(f"{path}: the image is damaged or cut off ({error})") from error
+
+
+def rgb_pixels(image: Image.Image) -> UInt8[Tensor, "3 H W"]:
+    """A picture in any mode as (3, H, W) RGB, as `open_image` says.
+
+    Args:
+        image: of which the first frame is taken.
+    """
+    pixels = np.array(_rgb(_upright(image)))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 

@@ -10,7 +10,7 @@ from ovseg_cli.checkpoints.proposer_parts import proposer_of, takes_clip, traini
 from ovseg_cli.checkpoints.run_parts import artifacts_of, mask_encoder_of
 from ovseg_cli.classification import Classification
 from ovseg_cli.datasets.framing import FramingOptions
-from ovseg_cli.errors import RecipeError
+from ovseg_cli.errors import RecipeError, RunError
 from ovseg_cli.inference import InferenceOptions
 from ovseg_cli.proposers import PROPOSERS
 from ovseg_cli.recipe import Recipe, build
@@ -18,6 +18,28 @@ from ovseg_cli.run import Run, file_hash
 from ovseg_cli.segmenter.words import VocabularyOptions
 from ovseg_cli.structures import Vocabulary
 from ovseg_cli.vocabulary.labels import parse_labels
+
+TINY = Path(__file__).parent.parent / "assets" / "tiny"
+
+
+def run_of(run: Run | Path | str) -> Run:
+    """A run directory by its path, or by "tiny", the model in the box.
+
+    Args:
+        run: a path, or the run directory itself.
+
+    Raises:
+        RunError: there is no run directory.
+    """
+    if isinstance(run, Run):
+        return run
+    folder = TINY if run == "tiny" and not Path(run).exists() else Path(run)
+    if not (folder / "recipe.yaml").is_file():
+        raise RunError(
+            f"{folder}: no run directory, there is no recipe.yaml in it; give another, or "
+            '"tiny" for the model in the box'
+        )
+    return Run(folder)
 
 
 def parts_of(

@@ -1,97 +1,33 @@
-"""A proposer, a mask encoder and a CLIP, joined."""
+"""A segmenter of a run directory, and what it finds in an image."""
 
 from collections.abc import Collection
-from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
-from ovseg_cli.classification import Classification
-from ovseg_cli.clip.encoder import ClipEncoder
-from ovseg_cli.cosine_logits import ClassifierLogits, words_shares
-from ovseg_cli.datasets.framing import FramingOptions, frame_image
-from ovseg_cli.device import Precision, autocast
-from ovseg_cli.errors import RecipeError
-from ovseg_cli.inference import TASKS, InferenceOptions, Task, segment
-from ovseg_cli.mask_encoders import LeavesMasksOut, MaskEncoder, ReadsDenseFeatures
-from ovseg_cli.proposers import Proposer, ReadsWords
+from ovseg_cli.device import Precision
+from ovseg_cli.inference import TASKS, InferenceOptions, Task
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run
-from ovseg_cli.segmenter.of_run import parts_of
-from ovseg_cli.segmenter.words import KnownWords, VocabularyOptions, Words
-from ovseg_cli.structures import (
-    EncodedMasks,
-    FramedImage,
-    Proposals,
-    Segmentation,
-    TextEmbeddings,
-    Vocabulary,
-)
+from ovseg_cli.segmenter.large_images import segment_in_windows
+from ovseg_cli.segmenter.of_run import parts_of, run_of
+from ovseg_cli.segmenter.pixels import AnyImage, name_of, pixels_of
+from ovseg_cli.segmenter.steps import Steps
+from ovseg_cli.segmenter.void import Background, with_thresholds
+from ovseg_cli.structures import Segmentation, Vocabulary
+from ovseg_cli.vocabulary.distractors import with_distractors
 from ovseg_cli.vocabulary.labels import parse_labels
 
 
-class Segmenter:
-    """A proposer, a mask encoder and a CLIP, joined by classification and inference."""
-
-    def __init__(
-        self,
-        proposer: Proposer | ReadsWords | None,
-        mask_encoder: MaskEncoder,
-        clip: ClipEncoder,
-        *,
-        in_vocabulary: MaskEncoder | None = None,
-        training_vocabulary: Vocabulary | None = None,
-        classification: Classification | None = None,
-        inference: InferenceOptions | None = None,
-        framing: FramingOptions | None = None,
-        vocabulary: VocabularyOptions | None = None,
-        device: torch.device | None = None,
-        precision: Precision = "fp32",
-        text_cache: Path | None = None,
-        text_key: str = "",
-    ) -> None:
-        """Joins parts that are built already.
-
-        Args:
-            proposer: finds masks; None if masks are always handed in.
-            mask_encoder: brings masks into the space of the texts.
-            clip: its text tower brings words into the same space.
-            in_vocabulary: a second mask encoder, in the place of the proposals' own embeddings.
-            training_vocabulary: the classes that training had masks of, if that is known.
-            classification: scale, background word, synonyms, object score, ensemble.
-            inference: thresholds.
-            framing: the size at which the networks see images.
-            vocabulary: the templates around words.
-            device: where the parts are.
-            precision: of their forward passes.
-            text_cache: a folder that keeps text embeddings from one process to the next.
-            text_key: tells this text tower from others in that folder.
-        """
-        self.proposer, self.mask_encoder, self.clip = proposer, mask_encoder, clip
-        self.in_vocabulary, self.training_vocabulary = in_vocabulary, training_vocabulary
-        self.classification = (classification or Classification()).with_scale_of(clip.logit_scale)
-        self.inference = inference or InferenceOptions()
-        self.framing = framing or FramingOptions()
-        self.vocabulary_options = vocabulary or VocabularyOptions()
-        self.device = device or torch.device("cpu")
-        self.precision = precision
-        self._words = KnownWords(
-            clip,
-            self.classification,
-            self.vocabulary_options,
-            device=self.device,
-            cache=text_cache,
-            model_key=text_key,
-        )
+class Segmenter(Steps):
+    """Finds the regions of an image that words name."""
 
     @classmethod
     def from_run(
         cls,
-        run: Run,
+        run: Run | Path | str,
         recipe: Recipe | None = None,
         *,
         device: torch.device | None = None,
@@ -102,7 +38,7 @@ class Segmenter:
         """The segmenter of a run directory: the newest proposals, its CLIP, what was tuned.
 
         Args:
-            run: holds the artifacts.
+            run: holds the artifacts; "tiny" is the model in the box.
             recipe: instead of the one that the run directory keeps.
             device: where to compute.
             precision: of the forward passes.
@@ -110,10 +46,12 @@ class Segmenter:
             text_cache: a folder that keeps text embeddings from one process to the next.
 
         Raises:
-            RunError: an artifact is missing; the message names the command that makes it.
+            RunError: no run directory, or an artifact is missing; the message names the command
+                that makes it.
             RecipeError: an option that cannot be used.
             CheckpointError: an artifact is damaged or of another model.
         """
+        run = run_of(run)
         parts = parts_of(
             run,
             recipe or run.recipe(),
@@ -126,195 +64,68 @@ class Segmenter:
     @torch.inference_mode()
     def predict(
         self,
-        image: UInt8[Tensor, "3 H W"],
+        image: AnyImage,
         vocabulary: Vocabulary | str,
         *,
         tasks: Collection[Task] = TASKS,
         name: str | None = None,
+        background: Background = "none",
+        score_threshold: float | None = None,
+        tile: int | None = None,
     ) -> Segmentation:
         """The segmentation of an image by words, on the CPU.
 
         Args:
-            image: (3, H, W) RGB.
+            image: a file's path; a PIL image; an array (H, W, 3) or a tensor (3, H, W) of uint8
+                RGB.
             vocabulary: classes, or words in the syntax of `--labels`.
             tasks: which results to make.
-            name: the image file's, for a proposer that looks masks up.
+            name: the image file's, for a proposer that looks masks up; a path's own if not given.
+            background: `none` leaves void what the recipe does; `threshold` also what scores below
+                `score_threshold`, pixels of the semantic map included; `distractors` lets common
+                words compete, and what they win is void.
+            score_threshold: instead of the recipe's thresholds of panoptic segments (their class
+                probability) and of instances (class x mask probability), 0 to 1.
+            tile: the side in pixels of the windows in which a larger image is segmented; what lies
+                in several is joined.
 
         Raises:
+            InputError: an image file that cannot be read.
             VocabularyError: words that cannot be used.
-            ValueError: there is no proposer.
+            ValueError: there is no proposer; an image of another shape or type.
         """
         words = parse_labels(vocabulary) if isinstance(vocabulary, str) else vocabulary
-        framed = self.frame(image, name=name)
-        proposals = self.propose(framed, words)
-        encoded, probabilities = self.classify(framed, proposals, words)
-        return self.infer(encoded, probabilities, proposals, words, tasks=tasks)
+        classes, options = words, with_thresholds(self.inference, background, score_threshold)
+        if background == "distractors":
+            classes = with_distractors(words, self.training_vocabulary)
+        name, void_classes = name or name_of(image), len(classes) - len(words)
 
-    def frame(self, image: UInt8[Tensor, "3 H W"], *, name: str | None = None) -> FramedImage:
-        """The image as the networks see it, on their device, encoded once for all that read it.
+        def whole(pixels: UInt8[Tensor, "3 H W"]) -> Segmentation:
+            return self._whole(pixels, classes, name, tasks, options, void_classes)
 
-        Args:
-            image: (3, H, W) RGB.
-            name: the image file's, for a proposer that looks masks up.
-        """
-        framed = frame_image(image, **asdict(self.framing))
-        framed = replace(framed, pixels=framed.pixels.to(self.device), name=name)
-        for encoder in (self.mask_encoder, self.in_vocabulary):
-            if isinstance(encoder, ReadsDenseFeatures) and encoder.dense is not None:
-                with self._precision():
-                    return replace(framed, encoded=encoder.dense.encode(framed))
-        return framed
+        pixels = pixels_of(image)
+        if tile is None:
+            return whole(pixels)
+        return segment_in_windows(pixels, whole, side=tile, top_k=options.top_k)
 
-    def propose(self, framed: FramedImage, vocabulary: Vocabulary | None = None) -> Proposals:
-        """The proposer's masks.
-
-        Args:
-            framed: from `frame`.
-            vocabulary: for a proposer that reads the words; None for those of its training.
-
-        Raises:
-            ValueError: there is no proposer.
-            RecipeError: nothing says which words the proposer reads.
-        """
-        with self._precision():
-            return self._proposer_for(vocabulary).propose(framed)
-
-    def encode(
-        self, framed: FramedImage, proposals: Proposals, vocabulary: Vocabulary | None = None
-    ) -> EncodedMasks:
-        """Masks in CLIP's space, by the mask encoder.
-
-        Args:
-            framed: from `frame`.
-            proposals: N masks of that image, from wherever.
-            vocabulary: what they will be told apart by. Where the proposals have a void, an encoder
-                that leaves out masks of low scores is given one less the void's probability among
-                these words as the score.
-        """
-        encoder = self.mask_encoder
-        if vocabulary is not None and isinstance(encoder, LeavesMasksOut):
-            texts, scale = self._words_of(vocabulary).texts, self.classification.temperature
-            shares = words_shares(proposals, texts, scale=scale)
-            proposals = proposals if shares is None else replace(proposals, scores=shares)
-        return self._encoded(self.mask_encoder, framed, proposals)
-
-    def logits(
+    def _whole(
         self,
-        framed: FramedImage,
-        proposals: Proposals,
-        vocabulary: Vocabulary,
-        *,
-        encoded: EncodedMasks | None = None,
-    ) -> ClassifierLogits:
-        """What the classifiers say of masks.
-
-        Args:
-            framed: from `frame`.
-            proposals: N masks of that image, from wherever.
-            vocabulary: K classes.
-            encoded: the same masks from `encode`, where that is done already.
-        """
-        encoded = encoded or self.encode(framed, proposals, vocabulary)
-        second = None
-        if self.in_vocabulary is not None:
-            second = self._encoded(self.in_vocabulary, framed, proposals)
-        texts = self._words_of(vocabulary).texts
-        proposals = replace(proposals, scores=proposals.scores.to(encoded.embeddings.device))
-        return self.classification.logits(encoded, proposals, texts, in_vocabulary=second)
-
-    def classify(
-        self, framed: FramedImage, proposals: Proposals, vocabulary: Vocabulary
-    ) -> tuple[EncodedMasks, Float[Tensor, "N K"]]:
-        """Masks in CLIP's space and their class probabilities.
-
-        Args:
-            framed: from `frame`.
-            proposals: N masks of that image, from wherever.
-            vocabulary: K classes.
-
-        Raises:
-            RecipeError: an ensemble that needs to know which classes training had masks of.
-        """
-        encoded = self.encode(framed, proposals, vocabulary)
-        logits = self.logits(framed, proposals, vocabulary, encoded=encoded)
-        return encoded, self.classification.combine(logits, seen=self.seen(vocabulary))
-
-    def infer(
-        self,
-        encoded: EncodedMasks,
-        class_probabilities: Float[Tensor, "N K"],
-        proposals: Proposals,
-        vocabulary: Vocabulary,
-        *,
-        tasks: Collection[Task] = TASKS,
+        pixels: Tensor,
+        classes: Vocabulary,
+        name: str | None,
+        tasks: Collection[Task],
+        options: InferenceOptions,
+        void_classes: int,
     ) -> Segmentation:
-        """The results of classified masks, on the CPU.
-
-        Args:
-            encoded: N masks.
-            class_probabilities: (N, K) from `classify`.
-            proposals: the same masks; their frame says how they lie in the image.
-            vocabulary: K classes.
-            tasks: which results to make.
-        """
-        masks = encoded.mask_logits.float().to(class_probabilities.device)
-        return segment(
-            class_probabilities,
-            masks,
-            proposals.frame,
-            torch.tensor(vocabulary.is_thing, device=masks.device),
+        framed = self.frame(pixels, name=name)
+        proposals = self.propose(framed, classes)
+        encoded, probabilities = self.classify(framed, proposals, classes)
+        return self.infer(
+            encoded,
+            probabilities,
+            proposals,
+            classes,
             tasks=tasks,
-            options=self.inference,
-        ).cpu()
-
-    def text_embeddings(self, vocabulary: Vocabulary) -> TextEmbeddings:
-        """The words of a vocabulary in CLIP's space; the last few vocabularies are kept.
-
-        Args:
-            vocabulary: at least one class.
-
-        Raises:
-            VocabularyError: a word is too long for the text tower.
-        """
-        return self._words_of(vocabulary).embeddings
-
-    def seen(self, vocabulary: Vocabulary) -> Bool[Tensor, " K"] | None:
-        """True for the classes that training had masks of; None where nothing says so.
-
-        What the vocabulary says itself counts first, then the training's words.
-
-        Args:
-            vocabulary: K classes.
-
-        Raises:
-            VocabularyError: a word is too long for the text tower.
-        """
-        return self._words_of(vocabulary).seen
-
-    def _encoded(
-        self, encoder: MaskEncoder, framed: FramedImage, proposals: Proposals
-    ) -> EncodedMasks:
-        with self._precision():
-            encoded = encoder.encode(framed, proposals)
-        return replace(encoded, embeddings=encoded.embeddings.float())
-
-    def _proposer_for(self, vocabulary: Vocabulary | None) -> Proposer:
-        if self.proposer is None:
-            raise ValueError("this segmenter has no proposer")
-        if not isinstance(self.proposer, ReadsWords):
-            return self.proposer
-        words = vocabulary or self.training_vocabulary
-        if words is None:
-            raise RecipeError(
-                "[vocabulary] training: this proposer reads words, and its weights do not say of "
-                "which classes they learned masks; name these there, as for --labels"
-            )
-        proposer = self._words_of(words).proposer
-        assert proposer is not None
-        return proposer
-
-    def _words_of(self, vocabulary: Vocabulary) -> Words:
-        return self._words.of(vocabulary, training=self.training_vocabulary, proposer=self.proposer)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        return autocast(self.device, self.precision)
+            options=options,
+            void_classes=void_classes,
+        )
