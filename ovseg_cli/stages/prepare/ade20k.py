@@ -1,17 +1,20 @@
 """ADE20K-150, ADEChallengeData2016: label maps, panoptic and instance annotations of 150 classes.
 
-annotations/<split>/*.png             0 is other, 1 to 150 the classes
-annotations_instance/<split>/*.png    red is a thing's number, 1 to 100, green its instance's
+annotations/<split>/*.png    0 is other, 1 to 150 the classes
 """
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from pycocotools import mask as coco_mask
-
 from ovseg_cli.errors import InputError
+from ovseg_cli.stages.prepare.ade20k_instances import (
+    CLASSES,
+    FOLDER,
+    SHORT,
+    make_instances,
+    read_objects,
+)
 from ovseg_cli.stages.prepare.label_maps import (
     check_size,
     convert_map,
@@ -20,20 +23,15 @@ from ovseg_cli.stages.prepare.label_maps import (
     table_of,
 )
 from ovseg_cli.stages.prepare.panoptic import (
-    category_entries,
     segments_info,
     write_panoptic_json,
     write_panoptic_png,
 )
 from ovseg_cli.stages.prepare.sources import Download, Prepared, optional, required
 from ovseg_cli.stages.prepare.work import Job, Record, make_files, make_records
-from ovseg_cli.storage import write_json
 from ovseg_cli.vocabulary import builtin_vocabulary
 
-FOLDER = "ADEChallengeData2016"
 SPLITS = ("validation", "training")
-CLASSES = "ade20k_150"
-_SHORT = {"validation": "val", "training": "train"}
 _PAGE = "http://sceneparsing.csail.mit.edu"
 _INSTANCE_PAGE = "https://github.com/CSAILVision/placeschallenge"
 _ARCHIVE = "ADEChallengeData2016.zip"
@@ -65,7 +63,8 @@ def prepare(folder: Path, splits: Sequence[str], workers: int) -> Prepared:
                 f"annotations_instance.tar from {part.page} and put it into {folder}"
             )
         else:
-            counts[f"{split} panoptic"] = _objects(folder, split, names, workers)
+            counts[f"{split} panoptic"] = _panoptic(folder, split, names, workers)
+            counts[f"{split} instances"] = make_instances(folder, split, names, workers)
     return Prepared(folder, counts, tuple(left_out))
 
 
@@ -88,32 +87,29 @@ def _label_maps(folder: Path, split: str, names: Sequence[str], workers: int) ->
     return len(jobs)
 
 
-def _objects(folder: Path, split: str, names: Sequence[str], workers: int) -> int:
-    panoptic = folder / f"ade20k_panoptic_{_SHORT[split]}.json"
-    instances = folder / f"ade20k_instance_{_SHORT[split]}.json"
-    if panoptic.is_file() and instances.is_file():
-        return len(names)
-    jobs = [
-        Job(
-            (
-                folder / "annotations" / split / f"{name}.png",
-                folder / "annotations_instance" / split / f"{name}.png",
-                folder / "images" / split / f"{name}.jpg",
-            ),
-            (panoptic.with_suffix("") / f"{name}.png",),
-        )
-        for name in names
-    ]
-    journal = folder / f".ade20k_panoptic_{split}.jsonl"
-    title = f"{FOLDER} {split}: panoptic"
-    records = make_records(jobs, convert_objects, journal, title=title, workers=workers)
-    write_panoptic_json(panoptic, CLASSES, records)
-    _write_instances(instances, records)
-    journal.unlink()
-    return len(records)
+def _panoptic(folder: Path, split: str, names: Sequence[str], workers: int) -> int:
+    file = folder / f"ade20k_panoptic_{SHORT[split]}.json"
+    if not file.is_file():
+        jobs = [
+            Job(
+                (
+                    folder / "annotations" / split / f"{name}.png",
+                    folder / "annotations_instance" / split / f"{name}.png",
+                    folder / "images" / split / f"{name}.jpg",
+                ),
+                (file.with_suffix("") / f"{name}.png",),
+            )
+            for name in names
+        ]
+        journal = file.with_name(f".{file.stem}.jsonl")
+        title = f"{FOLDER} {split}: panoptic"
+        records = make_records(jobs, convert_scene, journal, title=title, workers=workers)
+        write_panoptic_json(file, CLASSES, records)
+        journal.unlink()
+    return len(names)
 
 
-def convert_objects(job: Job) -> Record:
+def convert_scene(job: Job) -> Record:
     """Writes an image's panoptic PNG: stuff of the label map, and over it the instances.
 
     A thing's pixels that no instance has are void.
@@ -125,23 +121,18 @@ def convert_objects(job: Job) -> Record:
         InputError: a file cannot be read, or they do not fit each other.
         StorageError: no space left, or the folder cannot be written.
     """
-    map_path, objects_path, image = job.sources
-    labels, objects = read_values(map_path), read_values(objects_path)
+    path, objects_path, image = job.sources
+    labels = read_values(path)
     check_size(image, labels.shape)
-    if objects.shape != (*labels.shape, 3):
-        raise InputError(f"{objects_path}: no RGB image of the size of {map_path}")
+    objects = read_objects(objects_path, labels.shape)
     is_thing = builtin_vocabulary(CLASSES).is_thing
-    stuff = {v: v for v in range(1, 151) if not is_thing[v - 1]}
-    table = table_of({v: 0 for v in range(151)} | stuff, size=256)
-    ids = relabelled(labels, table, map_path)
+    stuff = {value: value for value in range(1, 151) if not is_thing[value - 1]}
+    table = table_of(dict.fromkeys(range(151), 0) | stuff, size=256)
+    ids = relabelled(labels, table, path)
     category_of = {value: value - 1 for value in stuff}
-    rles = {}
-    for number in np.unique(objects[..., 1][objects[..., 1] > 0]):
-        mask = objects[..., 1] == number
-        segment = 256 + int(number)
-        category_of[segment] = _thing(objects[..., 0][mask], objects_path)
-        ids[mask] = segment
-        rles[segment] = _run_lengths(mask)
+    for number, category in objects.category_of.items():
+        ids[objects.numbers == number] = 256 + number
+        category_of[256 + number] = category
     write_panoptic_png(job.targets[0], ids)
     return {
         "file_name": image.name,
@@ -149,42 +140,4 @@ def convert_objects(job: Job) -> Record:
         "height": labels.shape[0],
         "width": labels.shape[1],
         "segments_info": segments_info(ids, category_of),
-        "run_lengths": rles,
     }
-
-
-def _thing(numbers: np.ndarray, path: Path) -> int:
-    """The class of an instance; the 100 things are numbered from 1 in the order of the classes."""
-    things = [i for i, thing in enumerate(builtin_vocabulary(CLASSES).is_thing) if thing]
-    number = int(numbers[0])
-    if (numbers != number).any() or not 1 <= number <= len(things):
-        raise InputError(f"{path}: an instance has the class {number}, or several classes")
-    return things[number - 1]
-
-
-def _run_lengths(mask: np.ndarray) -> dict[str, object]:
-    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
-
-
-def _write_instances(path: Path, records: Sequence[Record]) -> None:
-    """COCO's instance annotations; an instance is a panoptic segment, so none is lost."""
-    images: list[Record] = []
-    annotations: list[Record] = []
-    for number, record in enumerate(records, start=1):
-        images.append(
-            {"id": number} | {key: record[key] for key in ("file_name", "height", "width")}
-        )
-        rles = {int(segment): rle for segment, rle in record["run_lengths"].items()}
-        for segment in record["segments_info"]:
-            if segment["id"] in rles:
-                annotations.append(
-                    {
-                        **segment,
-                        "id": len(annotations) + 1,
-                        "image_id": number,
-                        "segmentation": rles[segment["id"]],
-                    }
-                )
-    things = [entry for entry in category_entries(CLASSES) if entry["isthing"]]
-    write_json(path, {"images": images, "annotations": annotations, "categories": things})

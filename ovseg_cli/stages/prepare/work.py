@@ -22,12 +22,17 @@ class Job:
     """Files to make of others.
 
     Attributes:
-        sources: what is read.
+        sources: what is read; the name of the first one is the job's.
         targets: what is written, each whole or not at all; all there means done.
     """
 
     sources: tuple[Path, ...]
     targets: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """What the job is called in a journal."""
+        return self.sources[0].name
 
     @property
     def done(self) -> bool:
@@ -71,7 +76,7 @@ def make_records(
     """Makes the files that are not there yet, and tells about all of them.
 
     Args:
-        jobs: one an image, the names of their first targets are different.
+        jobs: one an image, their names are different; they may have no targets.
         convert: does a job and says what is in the file.
         journal: a file of JSON lines in which the records wait until all are there.
         title: of the progress bar.
@@ -85,7 +90,7 @@ def make_records(
     """
     _tidy(jobs)
     found = _journal(journal)
-    todo = [job for job in jobs if not (job.done and job.targets[0].name in found)]
+    todo = [job for job in jobs if not (job.done and job.name in found)]
     with (
         progress(title=title, unit="image", total=len(jobs), done=len(jobs) - len(todo)) as bar,
         storage_errors(journal),
@@ -93,11 +98,11 @@ def make_records(
         journal.parent.mkdir(parents=True, exist_ok=True)
         with journal.open("a", encoding="utf-8") as file:
             for job, record in zip(todo, _results(todo, convert, workers), strict=True):
-                found[job.targets[0].name] = record
-                file.write(json.dumps([job.targets[0].name, record]) + "\n")
+                found[job.name] = record
+                file.write(json.dumps([job.name, record]) + "\n")
                 file.flush()
                 bar.update()
-    return [found[job.targets[0].name] for job in jobs]
+    return [found[job.name] for job in jobs]
 
 
 def link_or_copy(source: Path, target: Path) -> None:

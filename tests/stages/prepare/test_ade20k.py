@@ -12,8 +12,8 @@ from PIL import Image
 
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import InputError
-from ovseg_cli.stages.prepare import prepare
 from ovseg_cli.stages.prepare.ade20k_full import class_table
+from ovseg_cli.stages.prepare.preparations import prepare
 from ovseg_cli.stages.scores import class_map
 from ovseg_cli.vocabulary import builtin_vocabulary
 
@@ -49,7 +49,8 @@ def scenes(tmp_path: Path) -> Path:
 def test_label_maps_count_from_zero_and_other_is_void(scenes: Path, monkeypatch) -> None:
     before = snapshot(scenes)
     prepared = prepare("ade20k_150", scenes.parent, splits=["validation"])
-    assert prepared.counts == {"validation label maps": 2, "validation panoptic": 2}
+    kinds = ("label maps", "panoptic", "instances")
+    assert prepared.counts == {f"validation {kind}": 2 for kind in kinds}
     assert snapshot(scenes).items() >= before.items()
     dataset = read_as_target("maft", "ade20k_150", scenes.parent, monkeypatch)
     assert dataset.label_map(0)[0].tolist() == [-1, 0, 7, 7, 7, 7, 2, 2]
@@ -107,7 +108,7 @@ def test_a_value_that_ade20k_does_not_have_names_the_file(scenes: Path, value: i
 def test_an_instance_of_two_classes_names_the_file(scenes: Path) -> None:
     path = scenes / "annotations_instance" / "validation" / "ADE_val_00000001.png"
     png(path, rgb(columns(THING_BED, THING_WINDOW), columns(4)))
-    with pytest.raises(InputError, match=r"annotations_instance.*00000001.png: an instance"):
+    with pytest.raises(InputError, match=r"annotations_instance.*00000001.png: instance 4"):
         prepare("ade20k_150", scenes.parent, splits=["validation"])
     assert not (scenes / "ade20k_panoptic_val.json").exists()
 
@@ -121,27 +122,27 @@ def test_stopped_work_goes_on_and_gives_the_same_files(scenes: Path, monkeypatch
     first = scenes / "ade20k_panoptic_val" / "ADE_val_00000001.png"
     written = first.stat().st_mtime_ns
     (scenes / "ade20k_panoptic_val" / ".ADE_val_00000002.77.tmp.png").write_bytes(b"cut off")
-    with (scenes / ".ade20k_panoptic_validation.jsonl").open("a") as journal:
+    with (scenes / ".ade20k_panoptic_val.jsonl").open("a") as journal:
         journal.write('["ADE_val_00000002.png", {"file_na')
     bad.write_bytes(good)
     prepare("ade20k_150", scenes.parent, splits=["validation"])
     assert first.stat().st_mtime_ns == written
     names = sorted(path.name for path in (scenes / "ade20k_panoptic_val").iterdir())
     assert names == ["ADE_val_00000001.png", "ADE_val_00000002.png"]
-    assert not (scenes / ".ade20k_panoptic_validation.jsonl").exists()
+    assert not (scenes / ".ade20k_panoptic_val.jsonl").exists()
     dataset = read_as_target("fcclip", "ade20k_150", scenes.parent, monkeypatch)
     assert [sample.labels.tolist() for sample in dataset] == [[0, 2, 7, 7], [0, 2]]
 
 
-def test_several_processes_make_the_same_files(scenes: Path) -> None:
-    prepare("ade20k_150", scenes.parent, splits=["validation"], workers=2)
-    made = snapshot(scenes)
-    for name in ("annotations_detectron2/validation", "ade20k_panoptic_val"):
-        for path in (scenes / name).iterdir():
-            path.unlink()
-    (scenes / "ade20k_panoptic_val.json").unlink()
-    prepare("ade20k_150", scenes.parent, splits=["validation"], workers=1)
-    assert snapshot(scenes) == made
+def test_files_that_other_tools_made_are_kept(scenes: Path) -> None:
+    (scenes / "ade20k_panoptic_val.json").write_text("Mask2Former's")
+    maps = scenes / "annotations_detectron2" / "validation"
+    png(maps / "ADE_val_00000001.png", columns(9))
+    before = snapshot(scenes)
+    prepare("ade20k_150", scenes.parent, splits=["validation"])
+    assert snapshot(scenes).items() >= before.items()
+    assert (scenes / "ade20k_instance_val.json").is_file()
+    assert not (scenes / "ade20k_panoptic_val").exists()
 
 
 def full_release(data: Path, numbers: np.ndarray, size: tuple[int, int]) -> Path:

@@ -12,7 +12,7 @@ from official import SIZE, columns, image, png
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.errors import InputError, UsageError
 from ovseg_cli.stages.convert_maps import LabelMaps, convert_maps
-from ovseg_cli.stages.prepare import prepare
+from ovseg_cli.stages.prepare.preparations import prepare
 
 ID = 397133
 NAME = f"{ID:012}"

@@ -1,5 +1,6 @@
 """PASCAL Context and VOC as they are published."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ from scipy.io import savemat
 
 from ovseg_cli.datasets.semantic_maps import SemanticMaps
 from ovseg_cli.errors import InputError
-from ovseg_cli.stages.prepare import prepare
 from ovseg_cli.stages.prepare.pascal_context import value_table
+from ovseg_cli.stages.prepare.preparations import prepare
 from ovseg_cli.vocabulary import builtin_vocabulary
 
 # the 59 classes' numbers among the 459, from 1, as MasQCLIP orders them
@@ -136,3 +137,25 @@ def test_voc_with_background_as_its_first_class(voc: Path, tmp_path: Path) -> No
     maps = "annotations_pascal21/val"
     dataset = SemanticMaps(folder, "val", words, images="images/val", maps=maps)
     assert dataset.label_map(0)[0].tolist() == [0, 1, 20, -1, -1, -1, -1, -1]
+
+
+def test_several_processes_make_the_same_files(voc: Path, tmp_path: Path) -> None:
+    names = ["2007_000033", "2007_000042", "2007_000061"]
+    for name in names[1:]:
+        for file in ("JPEGImages/2007_000033.jpg", "SegmentationClass/2007_000033.png"):
+            copy = voc / file.replace(names[0], name)
+            copy.write_bytes((voc / file).read_bytes())
+    (voc / "ImageSets" / "Segmentation" / "val.txt").write_text("\n".join(names))
+    prepare("pascal_voc_21", tmp_path, workers=2)
+    made = snapshot(tmp_path / "pascal_voc_d2")
+    shutil.rmtree(tmp_path / "pascal_voc_d2")
+    prepare("pascal_voc_21", tmp_path)
+    assert snapshot(tmp_path / "pascal_voc_d2") == made
+    assert len(made) == 6
+
+
+def test_the_first_bad_file_is_named_by_other_processes_too(voc: Path, tmp_path: Path) -> None:
+    (voc / "ImageSets" / "Segmentation" / "val.txt").write_text("2007_000033\n2007_x\n2007_y\n")
+    with pytest.raises(InputError, match=r"2007_x.png: no such file"):
+        prepare("pascal_voc_20", tmp_path, workers=2)
+    assert (tmp_path / "pascal_voc_d2/annotations_pascal20/val/2007_000033.png").is_file()

@@ -8,7 +8,7 @@ import pytest
 from official import columns, image, png, read_as_target, snapshot
 
 from ovseg_cli.errors import InputError
-from ovseg_cli.stages.prepare import prepare
+from ovseg_cli.stages.prepare.preparations import prepare
 from ovseg_cli.stages.scores import class_map
 from ovseg_cli.vocabulary import builtin_vocabulary
 
