@@ -1,6 +1,7 @@
 """`ovseg datasets`: what there is, whether it can be read, and making it."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .cli_options import JsonOption, RecipeOption, SeedOption, SetOption, recipe_changes
-from .cli_output import messages, print_json, results, show_figures, show_table
+from .cli_output import messages, note, print_json, results, show_figures, show_table
 from .errors import UsageError
 
 DataOption = Annotated[
@@ -44,6 +45,29 @@ def list_command(
         table.add_row(*map(escape, row_of(entry)))
     results.print(table)
     messages.print("where to get one: ovseg datasets list NAME", markup=False)
+
+
+@datasets_app.command("prepare")
+def prepare_dataset(
+    name: Annotated[str, typer.Argument(help="As 'datasets list' calls it.")],
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Default: those that recipes read.")
+    ] = None,
+    data: DataOption = HERE,
+    workers: Annotated[int, typer.Option(help="Processes; 0 is one a core.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn an official download into what recipes read; go on where it stopped."""
+    from .stages.prepare.preparations import prepare
+
+    workers = workers or os.cpu_count() or 1
+    prepared = prepare(name, data, splits=split or (), workers=workers)
+    if as_json:
+        print_json(asdict(prepared) | {"folder": str(prepared.folder)})
+    else:
+        show_table(str(prepared.folder), prepared.counts, "ready", "images")
+    for sentence in prepared.left_out:
+        note(sentence)
 
 
 @datasets_app.command("make")

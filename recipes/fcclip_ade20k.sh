@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # FC-CLIP trained on ADE20K and scored on COCO; OVSEG_DATA names the folder that holds
-# ADEChallengeData2016/, with its panoptic files as Mask2Former prepares them, and coco/.
+# ADEChallengeData2016/, with annotations_instance/ in it, and coco/.
 #   recipes/fcclip_ade20k.sh [RUN] [RECIPE]
 # A stage that is done is left alone, one that was stopped goes on: run the same line again.
 set -euo pipefail
@@ -9,6 +9,7 @@ recipe=${2:-fcclip_ade20k}
 from=$(cd "${OVSEG_DATA:-.}/ADEChallengeData2016" && pwd)
 to=${OVSEG_DATA:-.}/ade20k_panoptic
 
+ovseg datasets prepare ade20k_150 --data "${OVSEG_DATA:-.}"
 mkdir -p "$to/annotations"
 for part in training:train validation:val; do
   split=${part%:*} short=${part#*:}
