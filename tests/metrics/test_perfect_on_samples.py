@@ -1,5 +1,6 @@
 """A prediction equal to the ground truth scores exactly 1, on real annotations by the readers."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.datasets.semantic_maps import SemanticMaps
@@ -73,7 +75,7 @@ def test_coco_panoptic_samples_score_one_in_every_task(tmp_path: Path) -> None:
 def test_coco_instances_with_crowds_score_one() -> None:
     dataset = CocoDataset(SAMPLES / "coco128_instances", "train2017", annotations="instances")
     crowded = [i for i, r in enumerate(dataset.records) if any(s["iscrowd"] for s in r.segments)]
-    samples = [dataset[i] for i in sorted({*crowded, *range(0, len(dataset), 4)})]
+    samples = [dataset[i] for i in sorted({*crowded, *range(0, len(dataset), 12)})]
     results, scores = scored(samples, dataset.vocabulary, ("instance",))
     assert sum(int(sample.is_crowd.sum()) for sample in samples) == 10
     assert results["instance"]["all"] == {"ap": 1.0, "ap50": 1.0, "ap75": 1.0}
@@ -98,3 +100,23 @@ def test_ade20k_label_maps_score_one() -> None:
     assert scores.semantic is not None
     labelled = sum(int((class_map(sample) >= 0).sum()) for sample in dataset)
     assert int(scores.semantic.confusion.sum()) == labelled > 0
+
+
+def test_lvis_annotations_score_one_by_lviss_rules(tmp_path: Path) -> None:
+    content = json.loads((SAMPLES / "lvis_val100" / "lvis_val_100.json").read_text())
+    content["images"] = content["images"][:8]
+    ids = {image["id"] for image in content["images"]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in ids]
+    (tmp_path / "val2017").mkdir()
+    for image in content["images"]:  # the sample has annotations alone
+        name = image["coco_url"].rsplit("/", 1)[1]
+        Image.new("RGB", (image["width"], image["height"])).save(tmp_path / "val2017" / name)
+    (tmp_path / "lvis_val.json").write_text(json.dumps(content))
+    dataset = CocoDataset(
+        tmp_path, "val", annotations="instances", images=".", file="lvis_val.json"
+    )
+    samples = list(dataset)
+    assert all(sample.absent is not None for sample in samples)
+    results, _ = scored(samples, dataset.vocabulary, ("instance",))
+    assert results["instance"]["all"] == {"ap": 1.0, "ap50": 1.0, "ap75": 1.0}
+    assert len(dataset.vocabulary) == 1230
