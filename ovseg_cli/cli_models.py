@@ -1,22 +1,102 @@
 """`ovseg models`: weights and data that cannot be shipped."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
-from .cli_output import messages
-from .errors import UsageError
+from .cli_consent import consent
+from .cli_options import DEFAULT_RUN, JsonOption, RunOption, SetOption, YesOption
+from .cli_output import messages, note, print_json, results, show_table
 
 models_app = typer.Typer(no_args_is_help=True, help="Get models and data.")
 
+NameArgument = Annotated[str, typer.Argument(help="A name of 'ovseg models list'.")]
+
+
+@models_app.command("list")
+def list_models(as_json: JsonOption = False) -> None:
+    """List the models and data that are known, their licences, and what of them is here."""
+    from .stages.models_here import model_records
+
+    records = model_records()
+    if as_json:
+        print_json(records)
+        return
+    table = Table(title="ovseg models list")
+    for head in ("name", "what", "size", "commercial use", "here"):
+        table.add_column(head, overflow="fold")
+    for record in records:
+        table.add_row(*map(escape, _row(record)))
+    results.print(table)
+    results.print("ovseg models show NAME says where it comes from and how to get it")
+
+
+@models_app.command("show")
+def show_model(name: NameArgument, as_json: JsonOption = False) -> None:
+    """Show all that is known of a model: source, licence, size, how to get and to use it."""
+    from .stages.models_here import model_record
+
+    record = model_record(name)
+    if as_json:
+        print_json(record)
+        return
+    for key, value in record.items():
+        if value is not None:  # no table: addresses and commands are there to be copied
+            results.print(f"{key}: {_shown(value)}", markup=False, soft_wrap=True)
+
 
 @models_app.command("pull")
-def pull_model(
-    name: Annotated[str, typer.Argument(help="nltk, the data of NLTK's English tagger.")],
-) -> None:
-    """Download what cannot be shipped into ovseg's cache."""
-    from .mining.tagger_data import pull_tagger_data
+def pull_model(name: NameArgument, yes: YesOption = False) -> None:
+    """Download a model or data into the cache, ready for --model."""
+    from .stages.pull_model import pull_model as stage
 
-    if name != "nltk":
-        raise UsageError(f"models pull {name}: there is only 'nltk'")
-    messages.print(f"nltk: {pull_tagger_data()}", markup=False, soft_wrap=True)
+    place = stage(name, consent=consent(yes))
+    messages.print(f"{name}: {place}", markup=False, soft_wrap=True)
+
+
+@models_app.command("import")
+def import_released(
+    file: Annotated[Path, typer.Argument(help="Released weights: .pkl, .pth, .pt, .safetensors.")],
+    system: Annotated[
+        str,
+        typer.Option("--system", help="mask2former, masqclip, maskclip, fcclip, maft or ovseg."),
+    ],
+    run: RunOption = DEFAULT_RUN,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Shipped recipe or YAML file; default: the system's own."),
+    ] = None,
+    overrides: SetOption = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Where it was fetched, for the record.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a run directory of released weights."""
+    from .checkpoints.origins import Origin
+    from .stages.import_model import import_model
+
+    report = import_model(
+        file, system, run, origin=Origin(url=url), recipe=recipe, overrides=overrides or ()
+    )
+    for text in (f"licence of these weights: {report.licence}", *report.notes):
+        note(text)
+    if as_json:
+        print_json(report.as_json())
+        return
+    show_table(f"{file} -> {run}", report.figures(), "part", "what")
+    use = f"use it with: ovseg predict photo.jpg --labels WORDS --run {run}"
+    messages.print(use, markup=False, soft_wrap=True)
+
+
+def _shown(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _row(record: dict[str, Any]) -> tuple[str, ...]:
+    size = f"{record['size'] / 1e6:.0f} MB" if record["size"] else ""
+    commercial = {True: "yes", False: "NO", None: "?"}[record["commercial"]]
+    return record["name"], record["about"], size, commercial, "yes" if record["here"] else ""

@@ -25,6 +25,10 @@ RestartOption = Annotated[
     bool, typer.Option("--restart", help="Begin anew instead of going on where it stopped.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.")]
+ReportOption = Annotated[
+    bool, typer.Option("--report/--no-report", help="Also write report.html, a page to look at.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Download without asking.")]
 DEFAULT_RUN = Path("run")
 
 

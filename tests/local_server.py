@@ -17,17 +17,22 @@ class LocalServer:
         claims: what Content-Length says instead of the truth; 0 leaves it out.
         code: an error that every answer is.
         redirects: where to send on, by path.
+        headers: more headers of every file.
         asked: the (Range, If-Range) of each request.
     """
 
     def __init__(self, content):
         self.content, self.etag, self.modified, self.ranges = content, None, None, True
         self.breaks_after = self.stalls_after = self.claims = self.code = None
-        self.redirects, self.asked, self.go_on = {}, [], threading.Event()
+        self.redirects, self.headers, self.asked = {}, {}, []
+        self.go_on = threading.Event()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
+                server.answer(self)
+
+            def do_HEAD(self):
                 server.answer(self)
 
             def log_message(self, *arguments):
@@ -75,7 +80,8 @@ class LocalServer:
     def send(self, handler, start):
         body = self.content[start:]
         handler.send_response(206 if start else 200)
-        for name, value in (("ETag", self.etag), ("Last-Modified", self.modified)):
+        own = {"ETag": self.etag, "Last-Modified": self.modified, **self.headers}
+        for name, value in own.items():
             if value:
                 handler.send_header(name, value)
         if start:
@@ -85,6 +91,8 @@ class LocalServer:
         if length:
             handler.send_header("Content-Length", str(length))
         handler.end_headers()
+        if handler.command == "HEAD":
+            return
         cut, self.breaks_after = self.breaks_after, None
         stall, self.stalls_after = self.stalls_after, None
         handler.wfile.write(body[: stall if cut is None else cut])

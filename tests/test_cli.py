@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import pytest
 from typer.main import get_command
 
 from ovseg_cli.cli import app, main
+from ovseg_cli.cli_consent import consent
 
 STAGE = {"run", "recipe", "overrides", "seed", "device", "precision", "restart", "as_json"}
 OPTIONS = {
@@ -117,6 +119,54 @@ def test_a_stopped_stage_ends_with_the_signals_code_and_goes_on_when_asked_again
     assert " 0/60" not in done.stderr
 
 
-def test_only_what_there_is_can_be_pulled(monkeypatch, capsys):
-    assert ovseg("models", "pull", "gpt", monkeypatch=monkeypatch) == 2
-    assert "there is only 'nltk'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pull", "gpt"], "gpt: not in the catalogue"),
+        (["show", "gpt"], "gpt: not in the catalogue"),
+        (["pull", "mask2former-r51"], "did you mean 'mask2former-r50'?"),
+        (["pull", "maskclip"], "https://drive.google.com"),
+        (["pull", "mask2former-r50"], "would download about 1.9 GB"),
+    ],
+)
+def test_what_cannot_be_pulled_is_one_sentence(monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    assert ovseg("models", *arguments, monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_models_are_listed_and_shown_without_torch():
+    code = (
+        "import sys\n"
+        "sys.argv = ['ovseg', 'models', *sys.argv[1:]]\n"
+        "from ovseg_cli.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code in (0, None)\n"
+        "assert not {'torch', 'open_clip'} & set(sys.modules)\n"
+    )
+    done = [
+        subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        for words in (["list", "--json"], ["show", "masqclip"])
+    ]
+    assert [run.returncode for run in done] == [0, 0], done
+    records = {record["name"]: record for record in json.loads(done[0].stdout)}
+    assert records["tiny"]["here"]
+    assert records["masqclip"]["commercial"] is False
+    assert (
+        "https://drive.google.com/drive/folders/1wGpl9k7lEYigvSiI2IMx_V_TBGrzfVNl" in done[1].stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("yes", "terminal", "typed", "expected"),
+    [(True, False, "", True), (False, False, "", None), (False, True, "y", True),
+     (False, True, "n", False)],
+)  # fmt: skip
+def test_consent_is_given_by_the_option_or_typed_at_a_terminal(
+    monkeypatch, yes, terminal, typed, expected
+):
+    for stream in (sys.stdin, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr("typer.confirm", lambda question, err: typed == "y")
+    assert consent(yes)("download?") is expected

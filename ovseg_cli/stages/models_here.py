@@ -1,0 +1,104 @@
+"""`ovseg models list` and `show`: the catalogue, and what of it is on this machine."""
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants, try_to_load_from_cache
+
+from ovseg_cli.checkpoints.catalogue import CatalogueEntry, catalogue, catalogue_entry
+from ovseg_cli.mining.tagger_data import tagger_folder
+from ovseg_cli.storage import cache_folder
+
+TINY_NAME = "tiny"
+TINY = Path(__file__).parent.parent / "assets" / TINY_NAME
+HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+def model_folder(name: str) -> Path:
+    """Where a model of the catalogue is as a run directory, once it is imported.
+
+    Args:
+        name: its entry's.
+    """
+    return cache_folder() / "models" / name
+
+
+def is_run_directory(folder: Path) -> bool:
+    """True if stages have kept a recipe there."""
+    return (folder / "recipe.yaml").is_file()
+
+
+def place_of(entry: CatalogueEntry) -> Path | None:
+    """Where an entry is on this machine; None where it is not.
+
+    Args:
+        entry: a CLIP of open_clip is looked for in the hub's cache, NLTK's data where NLTK does.
+    """
+    if entry.hub is not None:
+        found = (try_to_load_from_cache(entry.hub, name) for name in HUB_FILES)
+        return next((Path(path) for path in found if isinstance(path, str)), None)
+    if entry.kind == "data":
+        return tagger_folder()
+    folder = TINY if entry.name == TINY_NAME else model_folder(entry.name)
+    return folder if is_run_directory(folder) else None
+
+
+def missing_parts(entry: CatalogueEntry) -> list[CatalogueEntry]:
+    """The entry and the CLIP that it works with, as far as they are not here."""
+    parts = [entry, *([catalogue_entry(entry.clip)] if entry.clip else [])]
+    return [part for part in parts if place_of(part) is None]
+
+
+def hub_is_offline() -> bool:
+    """True where HF_HUB_OFFLINE says to leave the network alone."""
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def how_to_get(entry: CatalogueEntry) -> str:
+    """What to do to have an entry here, in one line."""
+    if entry.name == TINY_NAME:
+        return "it ships with ovseg"
+    if entry.page is None:
+        return f"ovseg models pull {entry.name}"
+    file, folder = entry.file or "FILE", shlex.quote(str(model_folder(entry.name)))
+    return (
+        f"download {file} from {entry.page} in a browser, then: ovseg models import {file} "
+        f"--system {entry.system} --run {folder}"
+    )
+
+
+def how_to_use(entry: CatalogueEntry) -> str:
+    """What to do with an entry that is here, in one line."""
+    if entry.kind == "data":
+        return "ovseg mine-captions takes it by itself"
+    if entry.hub is not None:
+        architecture, _, pretrained = entry.name.partition(":")
+        return f"--set clip.architecture={architecture} --set clip.pretrained={pretrained}"
+    return f'ovseg predict IMAGE --labels "beer,wine" --model {entry.name}'
+
+
+def model_record(name: str) -> dict[str, Any]:
+    """All that is known of an entry, for programs and for people.
+
+    Args:
+        name: of the entry.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    entry = catalogue_entry(name)
+    place = place_of(entry)
+    return {
+        **asdict(entry),
+        "here": place is not None,
+        "place": None if place is None else str(place),
+        "get": how_to_get(entry),
+        "use": how_to_use(entry),
+    }
+
+
+def model_records() -> list[dict[str, Any]]:
+    """`model_record` of every entry, in the order of the catalogue."""
+    return [model_record(name) for name in catalogue()]
