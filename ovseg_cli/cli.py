@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from .cli_consent import consent
 from .cli_datasets import datasets_app
 from .cli_doctor import doctor
 from .cli_models import models_app
@@ -24,6 +25,7 @@ from .cli_options import (
     RunOption,
     SeedOption,
     SetOption,
+    YesOption,
     recipe_changes,
 )
 from .cli_output import messages, note, print_json, results, show_figures, show_table
@@ -169,7 +171,7 @@ def tune_clip(
 def predict(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Files, folders, globs, @list.txt, or - for a list on stdin."),
+        typer.Argument(help="Images, videos, folders, globs, @list.txt, or - for a list on stdin."),
     ],
     labels: Annotated[
         str | None,
@@ -180,15 +182,25 @@ def predict(
     run: RunOption = DEFAULT_RUN,
     model: Annotated[
         str | None,
-        typer.Option("--model", help="tiny (in the box) or a run directory; default: --run."),
+        typer.Option(
+            "--model",
+            help="A name of 'ovseg models list' or a run directory; default: --run, else the "
+            "pretrained default, else tiny (in the box).",
+        ),
     ] = None,
     task: Annotated[
         list[str] | None,
         typer.Option("--task", help="panoptic, instance or semantic; may be repeated."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder; default: RUN/predictions.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder; default: RUN/predictions, for the last results only."
+        ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the results of an earlier time there.")
+    ] = False,
     overlays: Annotated[bool, typer.Option(help="Draw the results over the images.")] = True,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Take the images of a folder's folders.")
@@ -196,8 +208,12 @@ def predict(
     max_pixels: Annotated[
         int, typer.Option("--max-pixels", min=1, help="Refuse larger images before decoding.")
     ] = 64_000_000,
+    every: Annotated[
+        int, typer.Option("--every", min=1, help="Of a video take each such frame only.")
+    ] = 1,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Segment images with any words."""
@@ -215,8 +231,11 @@ def predict(
         overlays=overlays,
         recursive=recursive,
         max_pixels=max_pixels,
+        every=every,
+        overwrite=overwrite,
         device=chosen,
         precision=checked_precision(precision or "fp32", chosen),
+        consent=consent(yes),
         on_notice=note,
         on_record=print_json if as_json else None,
     )

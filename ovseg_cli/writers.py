@@ -5,6 +5,7 @@ Every file appears whole or not at all; what grows with the number of images is 
 
 import json
 import os
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,32 +18,67 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from .errors import StorageError
 from .storage import storage_errors, writing
 from .structures import Instances, Segment, Vocabulary
 
 PNG_COMPRESSION = 1  # small maps and drawings: six times faster than the default, 10 % larger
 _LONGEST_STEM = 180  # bytes; file systems allow 255 with suffix and temporary name
-_EIGHT_BIT_CLASSES = 256
+_EIGHT_BIT_CLASSES = 255  # and void
 
 
 class OutputNames:
-    """A name for every input, different for each: stem, stem-2, stem-3, ..."""
+    """A name for every input, different for each: stem, stem-2, stem-3, ...
+
+    The names taken are on the disk, in a file that SQLite removes itself.
+    """
 
     def __init__(self) -> None:
-        self._taken: set[str] = set()
+        self._taken = sqlite3.connect("", isolation_level=None)
+        self._taken.execute("PRAGMA journal_mode = OFF")
+        self._taken.execute("CREATE TABLE taken (name TEXT PRIMARY KEY, last INT) WITHOUT ROWID")
 
-    def name_for(self, path: Path) -> str:
-        """The file's name without suffix, numbered where an earlier input had the same.
+    def name_for(self, stem: str) -> str:
+        """The stem, numbered where an earlier input had the same.
 
         Bytes that are no text are left out, long names are cut.
+
+        Args:
+            stem: a file's name without suffix.
+
+        Raises:
+            StorageError: no space left for the names taken.
         """
-        stem = os.fsencode(path.stem)[:_LONGEST_STEM].decode("utf-8", "ignore") or "image"
-        name, number = stem, 1
-        while name.casefold() in self._taken:
+        stem = os.fsencode(stem)[:_LONGEST_STEM].decode("utf-8", "ignore") or "image"
+        try:
+            return self._free_name(stem)
+        except sqlite3.OperationalError as error:
+            raise StorageError(f"no space for the names of the results ({error})") from error
+
+    def _free_name(self, stem: str) -> str:
+        last = self._last_number(stem)
+        if not last:
+            self._take(stem, 1)
+            return stem
+        number = last + 1
+        while self._last_number(f"{stem}-{number}"):
             number += 1
-            name = f"{stem}-{number}"
-        self._taken.add(name.casefold())
-        return name
+        self._take(stem, number)
+        self._take(f"{stem}-{number}", 1)
+        return f"{stem}-{number}"
+
+    def _last_number(self, name: str) -> int:
+        """The last number that was given for a name that is taken, 0 for one that is free."""
+        found = "SELECT last FROM taken WHERE name = ?"
+        row = self._taken.execute(found, (name.casefold(),)).fetchone()
+        return row[0] if row else 0
+
+    def _take(self, name: str, last: int) -> None:
+        self._taken.execute("REPLACE INTO taken VALUES (?, ?)", (name.casefold(), last))
+
+    def close(self) -> None:
+        """Lets go of the names."""
+        self._taken.close()
 
 
 def write_png(path: Path, image: Image.Image) -> None:
@@ -66,16 +102,18 @@ def panoptic_image(panoptic: Int[Tensor, "H W"]) -> Image.Image:
 
 
 def semantic_image(semantic: Int[Tensor, "H W"], classes: int) -> Image.Image:
-    """Class indices from 0, 8 bits a pixel for up to 256 classes, otherwise 16.
+    """Class indices from 0, 8 bits a pixel for up to 255 classes, otherwise 16.
+
+    Void is the highest number that there is: 255, or 65535.
 
     Args:
-        semantic: (H, W) class indices.
+        semantic: (H, W) class indices, -1 is void.
         classes: how many there are.
 
     Raises:
         ValueError: more classes than 16 bits can tell apart.
     """
-    if classes > 1 << 16:
+    if classes >= 1 << 16:
         raise ValueError(f"{classes} classes do not fit into 16 bits")
     kind = np.uint8 if classes <= _EIGHT_BIT_CLASSES else np.uint16
     return Image.fromarray(semantic.cpu().numpy().astype(kind))

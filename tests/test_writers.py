@@ -1,7 +1,7 @@
 import errno
 import json
 import os
-from pathlib import Path
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ovseg_cli.errors import StorageError
-from ovseg_cli.structures import Instances, Segment
+from ovseg_cli.structures import VOID, Instances, Segment
 from ovseg_cli.vocabulary import parse_labels
 from ovseg_cli.writers import (
     OutputNames,
@@ -32,13 +32,26 @@ SEGMENTS = (Segment(1, 1, True, 0.91, 4), Segment(2, 0, False, 0.5, 1))
 
 def test_equal_stems_get_different_names() -> None:
     names = OutputNames()
-    paths = ("a/x.png", "b/x.jpg", "c/X.png", "x-2.png", "y.png")
-    assert [names.name_for(Path(path)) for path in paths] == ["x", "x-2", "X-3", "x-2-2", "y"]
+    stems = ("x", "x", "X", "x-2", "y", "x-2", "x")
+    found = [names.name_for(stem) for stem in stems]
+    assert found == ["x", "x-2", "X-3", "x-2-2", "y", "x-2-3", "x-4"]
+
+
+def test_the_names_taken_are_not_in_memory() -> None:
+    names = OutputNames()
+    for number in range(100):
+        names.name_for(f"warm-{number}")
+    tracemalloc.start()
+    for number in range(2000):
+        names.name_for(f"an_image_of_some_name_{number}")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 20_000  # a set of them has 250 kB
 
 
 @pytest.mark.parametrize("stem", ["語" * 83, "x" * 250, "\udce9", "caf\udce9"])
 def test_names_that_are_long_or_no_text_can_be_written(tmp_path, stem) -> None:
-    name = OutputNames().name_for(Path(f"{stem}.jpg"))
+    name = OutputNames().name_for(stem)
     write_png(tmp_path / f"{name}.png", Image.new("L", (1, 1)))
     with json_lines(tmp_path / "a.jsonl") as lines:
         lines.add({"file_name": f"{stem}.jpg", "category": "Straße"})
@@ -53,18 +66,19 @@ def test_panoptic_ids_survive_the_png(tmp_path) -> None:
     assert (rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]).tolist() == ids.tolist()
 
 
-@pytest.mark.parametrize(("classes", "mode"), [(256, "L"), (257, "I;16")])
+@pytest.mark.parametrize(("classes", "mode"), [(255, "L"), (256, "I;16")])
 def test_semantic_maps_take_two_bytes_only_where_needed(tmp_path, classes, mode) -> None:
-    semantic = torch.tensor([[0, classes - 1]])
+    semantic = torch.tensor([[0, classes - 1, VOID]])
     write_png(tmp_path / "a.png", semantic_image(semantic, classes))
     image = Image.open(tmp_path / "a.png")
     assert image.mode == mode
-    assert np.asarray(image).tolist() == semantic.tolist()
+    void = 255 if mode == "L" else 65535
+    assert np.asarray(image).tolist() == [[0, classes - 1, void]]
 
 
 def test_too_many_classes_for_a_png_are_a_callers_mistake() -> None:
     with pytest.raises(ValueError, match="16 bits"):
-        semantic_image(torch.zeros(1, 1, dtype=torch.int64), 65537)
+        semantic_image(torch.zeros(1, 1, dtype=torch.int64), 65536)
 
 
 def test_a_panoptic_annotation_is_cocos() -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
-from ..structures import Instances, Segment, Segmentation, Vocabulary
+from ..structures import VOID, Instances, Segment, Segmentation, Vocabulary
 from .colors import segment_colors
 from .legend import BACKGROUND, FONT_SIZE, font, short, with_legend
 
@@ -45,7 +45,7 @@ def overlay(
         ValueError: the segmentation holds no result.
     """
     layer = _layer(segmentation)
-    size = _drawing_size(image.shape[1], image.shape[2])
+    size = drawing_size(image.shape[1], image.shape[2])
     photograph = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
     regions = _resized_regions(layer.regions, len(layer.segments), size)
     colors = segment_colors(layer.segments)
@@ -84,14 +84,20 @@ def _semantic_layer(semantic: Int[Tensor, "H W"]) -> _Layer:
     labels, regions, areas = np.unique(
         semantic.cpu().numpy(), return_inverse=True, return_counts=True
     )
-    rows = zip(labels.tolist(), areas.tolist(), strict=True)
+    void = int(labels[0] == VOID)  # unique values ascend
+    rows = zip(labels[void:].tolist(), areas[void:].tolist(), strict=True)
     segments = tuple(Segment(i, label, False, 1.0, area) for i, (label, area) in
                      enumerate(rows, start=1))  # fmt: skip
-    return _Layer(regions.reshape(semantic.shape) + 1, segments)
+    return _Layer(regions.reshape(semantic.shape) + 1 - void, segments)
 
 
-def _drawing_size(height: int, width: int) -> tuple[int, int]:
-    """(width, height) of the drawing; small images grow by a whole factor."""
+def drawing_size(height: int, width: int) -> tuple[int, int]:
+    """(width, height) of the drawing without its legend; small images grow by a whole factor.
+
+    Args:
+        height: the image's, in pixels.
+        width: the same.
+    """
     grown = min(-(-SHORTEST_SIDE // max(height, width)), _MAX_ENLARGEMENT)
     scale = max(1.0, grown) * min(1.0, LONGEST_SIDE / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))

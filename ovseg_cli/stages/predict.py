@@ -1,8 +1,7 @@
 """`ovseg predict`: images in, overlays, maps and masks out, one image at a time."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,22 @@ from ovseg_cli.errors import (
     UsageError,
     VocabularyError,
 )
-from ovseg_cli.image_sources import MAX_PIXELS, image_paths, open_image
+from ovseg_cli.image_sources import MAX_PIXELS
 from ovseg_cli.inference import TASKS, Task
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.structures import Segmentation, Vocabulary
 from ovseg_cli.vocabulary import parse_labels
 from ovseg_cli.vocabulary.text_embeddings import text_cache_folder
-from ovseg_cli.writers import json_lines
 
-from .model_choice import DEFAULT_RUN, TINY_LABELS, TINY_NOTICE, choose_model
-from .prediction_files import RECORD_VERSION, RESULT_FOLDERS, PredictionFiles
+from .model_choice import DEFAULT_RUN, TINY_LABELS, choose_model
+from .pictures import Failure, Picture, ReadOptions, pictures
+from .prediction_files import RECORD_VERSION, PredictionFiles
+from .prediction_folder import ERRORS, check_folder, has_results
+from .pull_model import Consent, nobody
 
 SegmentImage = Callable[[UInt8[Tensor, "3 H W"], str], Segmentation]
 Record = dict[str, Any]
-ERRORS = "errors.jsonl"
+_KEPT_FAILURES = 20
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,14 @@ class PredictOptions:
     Attributes:
         tasks: panoptic, instance, semantic: the files to write.
         overlays: whether to draw, too.
-        recursive: take the images in a folder's folders.
-        max_pixels: larger images are refused before they are decoded.
+        read: which pictures are taken.
+        overwrite: whether the results of an earlier time in the folder are replaced.
     """
 
     tasks: tuple[Task, ...] = ("panoptic",)
     overlays: bool = True
-    recursive: bool = False
-    max_pixels: int = MAX_PIXELS
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An input that gave no result: what was asked for, and the sentence that says why."""
-
-    source: str
-    error: InputError
+    read: ReadOptions = field(default_factory=ReadOptions)
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,30 +60,31 @@ class PredictResult:
 
     Attributes:
         folder: where the files are.
-        images: how many images were segmented.
+        images: how many images and frames were segmented.
         found: segments (or instances, or images with the class, for other tasks) of each class.
-        failures: the inputs without a result.
+        failed: how many inputs gave no result, or not all of it.
+        failures: the first of them; errors.jsonl has them all.
     """
 
     folder: Path
     images: int
     found: dict[str, int] = field(default_factory=dict)
+    failed: int = 0
     failures: tuple[Failure, ...] = ()
 
     def error(self) -> OvsegError | None:
         """None if all is well; the only input's error; or one that counts those that failed."""
         if not self.failures:
             return None
-        first = self.failures[0]
-        count = len(self.failures)
+        first = self.failures[0].error
         if self.images:
             return SomeInputsFailedError(
-                f"{count} of {count + self.images} inputs failed, the others are done; they are "
-                f"listed in {self.folder / ERRORS} (the first: {first.error})"
+                f"{self.failed} of {self.failed + self.images} inputs failed, the others are done; "
+                f"they are listed in {self.folder / ERRORS} (the first: {first})"
             )
-        if count == 1:
-            return first.error
-        return InputError(f"all {count} inputs failed; the first: {first.error}")
+        if self.failed == 1:
+            return InputError(first)
+        return InputError(f"all {self.failed} inputs failed; the first: {first}")
 
 
 def predict(
@@ -120,33 +114,34 @@ def predict(
 
     Raises:
         StorageError: no space left, or the folder cannot be written.
+        UsageError: the folder has results of an earlier time that shall not be replaced.
         InputError: there is no source, or the sources hold nothing but our own results.
     """
     if not sources:
         raise InputError("no images to segment; give a file, a folder, a glob, @list.txt or -")
     options = options or PredictOptions()
+    check_folder(folder, overwrite=options.overwrite)
     failures: list[Failure] = []
     found: Counter[str] = Counter()
-    images = 0
+    images = failed = 0
     with PredictionFiles(
         folder, vocabulary, tasks=options.tasks, overlays=options.overlays
     ) as files:
-        for source, item in _inputs(sources, options, folder, stdin):
-            try:
-                record = _segment_one(item, segment, files, options)
-            except InputError as error:
-                failures.append(Failure(source, error))
-                record = {"version": RECORD_VERSION, "source": source, "error": str(error)}
+        for picture in pictures(sources, options.read, results=folder, stdin=stdin):
+            outcome = _outcome(picture, segment, files)
+            if isinstance(outcome, Failure):
+                failed += 1
+                failures += [outcome] if failed <= _KEPT_FAILURES else []
+                files.add_failure(outcome)
+                outcome = {"version": RECORD_VERSION, **outcome.as_json()}
             else:
                 images += 1
-                found.update(entry["label"] for entry in record["segments"])
+                found.update(entry["label"] for entry in outcome["segments"])
             if on_record:
-                on_record(record)
-    if not images and not failures:
+                on_record(outcome)
+    if not images and not failed:
         raise InputError(f"{', '.join(sources)}: nothing there but results of {folder}")
-    result = PredictResult(folder, images, dict(found.most_common()), tuple(failures))
-    _write_failures(result)
-    return result
+    return PredictResult(folder, images, dict(found.most_common()), failed, tuple(failures))
 
 
 def predict_command(
@@ -160,8 +155,11 @@ def predict_command(
     overlays: bool = True,
     recursive: bool = False,
     max_pixels: int = MAX_PIXELS,
+    every: int = 1,
+    overwrite: bool = False,
     device: torch.device | None = None,
     precision: Precision = "fp32",
+    consent: Consent = nobody,
     on_notice: Callable[[str], None] | None = None,
     on_record: Callable[[Record], None] | None = None,
 ) -> PredictResult:
@@ -171,27 +169,37 @@ def predict_command(
         sources: see `image_paths`.
         labels: see `parse_labels`; None is the synthetic set's words, with the model in the box.
         run: the run directory.
-        model: `tiny`, a run directory, or None for `run`, or the model in the box without one.
+        model: `tiny`, a name of the catalogue, a run directory, or None, see `choose_model`.
         tasks: panoptic, instance, semantic; None is panoptic.
-        folder: where the results go; None is `run`/predictions.
+        folder: where the results go; None is `run`/predictions, which has the last results only.
         overlays: whether to draw, too.
         recursive: take the images in a folder's folders.
         max_pixels: larger images are refused before they are decoded.
+        every: of a video the first frame and each `every`-th after it.
+        overwrite: replace the results of an earlier time in `folder`.
         device: where to compute.
         precision: of the forward passes.
+        consent: is asked before a model is downloaded.
         on_notice: is told what a user should know about the model.
         on_record: see `predict`.
 
     Raises:
         OvsegError: one of its kinds, for whatever the user can mend.
     """
-    options = PredictOptions(_tasks(tasks or ("panoptic",)), overlays, recursive, max_pixels)
-    choice = choose_model(model, run)
-    if choice.is_tiny and on_notice:
-        on_notice(TINY_NOTICE)
+    read = ReadOptions(recursive, max_pixels, every)
+    options = PredictOptions(
+        _tasks(tasks or ("panoptic",)), overlays, read, overwrite=overwrite or folder is None
+    )
+    folder = folder or run / "predictions"
+    check_folder(folder, overwrite=options.overwrite)
+    if has_results(folder) and on_notice:
+        on_notice(f"{folder}: the results of an earlier predict are replaced")
+    vocabulary = parse_labels(TINY_LABELS if labels is None else labels)
+    choice = choose_model(model, run, consent=consent, has_words=labels is not None)
+    if choice.notice and on_notice:
+        on_notice(choice.notice)
     if labels is None and not choice.is_tiny:
         raise VocabularyError('no --labels; give words such as --labels "beer,wine glass"')
-    vocabulary = parse_labels(TINY_LABELS if labels is None else labels)
     cache = None if choice.is_tiny else text_cache_folder()
     segmenter = Segmenter.from_run(choice.run, device=device, precision=precision, text_cache=cache)
     segmenter.text_embeddings(vocabulary)  # a word that is too long fails here, not image by image
@@ -208,7 +216,7 @@ def predict_command(
             lambda image, name: segmenter.predict(
                 image, vocabulary, tasks=options.tasks, name=name
             ),
-            folder or run / "predictions",
+            folder,
             options=options,
             on_record=count,
         )
@@ -221,36 +229,26 @@ def _tasks(names: Sequence[str]) -> tuple[Task, ...]:
     return tuple(task for task in TASKS if task in names)
 
 
-def _inputs(
-    sources: Sequence[str], options: PredictOptions, folder: Path, stdin: Iterable[str] | None
-) -> Iterator[tuple[str, Path | InputError]]:
-    """(name, path) of every image, (name, error) of every source that names none."""
-    own = [os.path.join(os.path.realpath(folder), name) for name in RESULT_FOLDERS]
-    for source in sources:
-        try:
-            for path in image_paths(source, recursive=options.recursive, stdin=stdin):
-                if str(path) == source or os.path.dirname(os.path.realpath(path)) not in own:
-                    yield str(path), path
-        except InputError as error:
-            yield source, error
-
-
-def _segment_one(
-    path: Path | InputError, segment: SegmentImage, files: PredictionFiles, options: PredictOptions
-) -> Record:
-    if isinstance(path, InputError):
-        raise path
-    image = open_image(path, max_pixels=options.max_pixels)
+def _outcome(
+    picture: Picture | Failure, segment: SegmentImage, files: PredictionFiles
+) -> Record | Failure:
+    """The record of a picture's results, which are written, or why there are none."""
+    if isinstance(picture, Failure):
+        return picture
     try:
-        segmentation = segment(image, str(path))
+        segmentation = segment(picture.image, picture.name)
+    except InputError as error:
+        return Failure(str(picture.path), str(error), picture.frame)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        raise InputError(
-            f"{path}: not enough memory for {image.shape[2]} x {image.shape[1]} pixels; "
+        height, width = picture.image.shape[1:]
+        text = (
+            f"{picture.name}: not enough memory for {width} x {height} pixels; "
             "shrink the image or try --device cpu"
-        ) from error
-    return files.add(path, image, segmentation)
+        )
+        return Failure(str(picture.path), text, picture.frame)
+    return files.add(picture, segmentation)
 
 
 def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
@@ -258,14 +256,3 @@ def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
     text = str(error).lower()
     named = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return named or "out of memory" in text or "can't allocate memory" in text
-
-
-def _write_failures(result: PredictResult) -> None:
-    """The list of what failed, beside results; a list of an earlier time goes."""
-    path = result.folder / ERRORS
-    if result.images and result.failures:
-        with json_lines(path) as lines:
-            for failure in result.failures:
-                lines.add({"source": failure.source, "error": str(failure.error)})
-    elif result.images:
-        path.unlink(missing_ok=True)

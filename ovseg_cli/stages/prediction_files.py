@@ -1,17 +1,20 @@
 """The files of `ovseg predict`: one folder, filled image by image."""
 
-from contextlib import AbstractContextManager, ExitStack
+import shutil
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from types import TracebackType
 from typing import Any
 
-from jaxtyping import UInt8
-from torch import Tensor
+from PIL import Image
 
 from ovseg_cli.inference import Task
 from ovseg_cli.rendering import MIN_INSTANCE_SCORE, overlay
-from ovseg_cli.storage import write_json
-from ovseg_cli.structures import Segmentation, Vocabulary
+from ovseg_cli.rendering.film import Film, film
+from ovseg_cli.rendering.overlays import drawing_size
+from ovseg_cli.storage import write_json, writing
+from ovseg_cli.structures import VOID, Segmentation, Vocabulary
 from ovseg_cli.vocabulary import category_ids
 from ovseg_cli.writers import (
     JsonLines,
@@ -27,8 +30,11 @@ from ovseg_cli.writers import (
     write_png,
 )
 
+from .pictures import Failure, Picture
+from .prediction_folder import CATEGORIES, ERRORS, remove_results
+
 RECORD_VERSION = 1
-RESULT_FOLDERS = ("overlays", "panoptic", "semantic")
+_IN_MEMORY = 1 << 20  # bytes of failures, until there is a first result
 
 
 class PredictionFiles(AbstractContextManager["PredictionFiles"]):
@@ -48,8 +54,8 @@ class PredictionFiles(AbstractContextManager["PredictionFiles"]):
         """Writes nothing yet.
 
         Args:
-            folder: gets overlays/, panoptic/ and panoptic.json, semantic/, instances.jsonl and
-                categories.json.
+            folder: gets overlays/, panoptic/ and panoptic.json, semantic/, instances.jsonl,
+                categories.json, errors.jsonl; with the first result, those of an earlier time go.
             vocabulary: the classes.
             tasks: the kinds of files.
             overlays: whether to draw, too.
@@ -58,7 +64,12 @@ class PredictionFiles(AbstractContextManager["PredictionFiles"]):
         self._tasks, self._overlays = tasks, overlays
         self._ids = category_ids(vocabulary)
         self._stack = ExitStack()
-        self._names = OutputNames()
+        self._film_stack = self._stack.enter_context(ExitStack())
+        self._film: Film | None = None
+        self._filmed: Path | None = None
+        self._names = self._stack.enter_context(closing(OutputNames()))
+        waiting = SpooledTemporaryFile(_IN_MEMORY, "w+", encoding="utf-8")  # noqa: SIM115
+        self._failures = self._stack.enter_context(waiting)
         self._images = 0
         self._panoptic: PanopticJson | None = None
         self._instances: JsonLines | None = None
@@ -71,14 +82,11 @@ class PredictionFiles(AbstractContextManager["PredictionFiles"]):
     ) -> None:
         self._stack.__exit__(kind, error, traceback)
 
-    def add(
-        self, path: Path, image: UInt8[Tensor, "3 H W"], segmentation: Segmentation
-    ) -> dict[str, Any]:
-        """Writes an image's files and returns its record.
+    def add(self, picture: Picture, segmentation: Segmentation) -> dict[str, Any]:
+        """Writes a picture's files and returns its record.
 
         Args:
-            path: where the image came from.
-            image: (3, H, W) RGB.
+            picture: what was segmented.
             segmentation: its results, one for each of the tasks.
 
         Raises:
@@ -87,26 +95,37 @@ class PredictionFiles(AbstractContextManager["PredictionFiles"]):
         if self._images == 0:
             self._open()
         self._images += 1
-        name = self._names.name_for(path)
-        files = self._write(path, name, segmentation)
+        name = self._names.name_for(picture.stem)
+        files = self._write(picture, name, segmentation)
         if self._overlays:
             files["overlay"] = f"overlays/{name}.png"
-            write_png(
-                self._folder / files["overlay"], overlay(image, segmentation, self._vocabulary)
-            )
+            drawing = overlay(picture.image, segmentation, self._vocabulary)
+            write_png(self._folder / files["overlay"], drawing)
+            self._add_to_film(picture, drawing)
         return {
             "version": RECORD_VERSION,
-            "source": str(path),
+            **_origin(picture),
             "image_id": self._images,
-            "width": image.shape[2],
-            "height": image.shape[1],
+            "width": picture.image.shape[2],
+            "height": picture.image.shape[1],
             "files": {kind: str(self._folder / file) for kind, file in files.items()},
             "segments": segment_records(segmentation, self._vocabulary),
         }
 
+    def add_failure(self, failure: Failure) -> None:
+        """Keeps a failure for errors.jsonl, which appears with the JSON files.
+
+        Raises:
+            StorageError: no space left.
+        """
+        lines = JsonLines(self._failures, self._folder / ERRORS)
+        lines.add(failure.as_json())
+
     def _open(self) -> None:
+        remove_results(self._folder)
         classes = categories(self._vocabulary, self._ids)
-        write_json(self._folder / "categories.json", classes)
+        write_json(self._folder / CATEGORIES, classes)
+        self._stack.push(self._write_failures)
         if "panoptic" in self._tasks:
             path = self._folder / "panoptic.json"
             self._panoptic = self._stack.enter_context(panoptic_json(path, classes))
@@ -114,23 +133,22 @@ class PredictionFiles(AbstractContextManager["PredictionFiles"]):
             path = self._folder / "instances.jsonl"
             self._instances = self._stack.enter_context(json_lines(path))
 
-    def _write(self, path: Path, name: str, segmentation: Segmentation) -> dict[str, str]:
+    def _write(self, picture: Picture, name: str, segmentation: Segmentation) -> dict[str, str]:
         files: dict[str, str] = {}
         if self._panoptic and segmentation.panoptic is not None:
             files["panoptic"] = f"panoptic/{name}.png"
-            picture = panoptic_image(segmentation.panoptic)
-            write_png(self._folder / files["panoptic"], picture)
-            self._panoptic.add(*self._panoptic_records(path, name, segmentation))
+            write_png(self._folder / files["panoptic"], panoptic_image(segmentation.panoptic))
+            self._panoptic.add(*self._panoptic_records(picture, name, segmentation))
         if "semantic" in self._tasks and segmentation.semantic is not None:
             files["semantic"] = f"semantic/{name}.png"
-            picture = semantic_image(segmentation.semantic, len(self._vocabulary))
-            write_png(self._folder / files["semantic"], picture)
+            classes = semantic_image(segmentation.semantic, len(self._vocabulary))
+            write_png(self._folder / files["semantic"], classes)
         if self._instances and segmentation.instances is not None:
             files["instances"] = "instances.jsonl"
             for record in rle_records(
                 segmentation.instances,
                 image_id=self._images,
-                file_name=str(path),
+                file_name=picture.name,
                 category_ids=self._ids,
                 names=self._vocabulary.names,
             ):
@@ -138,11 +156,11 @@ class PredictionFiles(AbstractContextManager["PredictionFiles"]):
         return files
 
     def _panoptic_records(
-        self, path: Path, name: str, segmentation: Segmentation
+        self, picture: Picture, name: str, segmentation: Segmentation
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         assert segmentation.panoptic is not None
         height, width = segmentation.panoptic.shape
-        image = {"id": self._images, "file_name": str(path), "height": height, "width": width}
+        image = {"id": self._images, "file_name": picture.name, "height": height, "width": width}
         annotation = panoptic_annotation(
             segmentation.panoptic,
             segmentation.segments,
@@ -150,7 +168,37 @@ class PredictionFiles(AbstractContextManager["PredictionFiles"]):
             file_name=f"{name}.png",
             category_ids=self._ids,
         )
-        return image, annotation
+        return {**image, **(_origin(picture) if picture.frame is not None else {})}, annotation
+
+    def _add_to_film(self, picture: Picture, drawing: Image.Image) -> None:
+        """A video's drawings, without their legends, as a video beside them."""
+        if picture.path is not self._filmed:  # a video that is given twice is two
+            self._film_stack.close()
+            self._filmed, self._film = picture.path, None
+            if picture.rate is not None:
+                path = self._folder / "overlays" / f"{self._names.name_for(picture.path.stem)}.mp4"
+                self._film = self._film_stack.enter_context(film(path, picture.rate))
+        if self._film is not None:
+            self._film.add(drawing.crop((0, 0, *drawing_size(*picture.image.shape[1:]))))
+
+    def _write_failures(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None and self._failures.tell():
+            with writing(self._folder / ERRORS) as path, path.open("w", encoding="utf-8") as file:
+                self._failures.seek(0)
+                shutil.copyfileobj(self._failures, file)
+
+
+def _origin(picture: Picture) -> dict[str, Any]:
+    """Where a record's picture came from."""
+    if picture.frame is None:
+        return {"source": str(picture.path)}
+    seconds = None if picture.seconds is None else round(picture.seconds, 3)
+    return {"source": str(picture.path), "frame": picture.frame, "seconds": seconds}
 
 
 def segment_records(segmentation: Segmentation, vocabulary: Vocabulary) -> list[dict[str, Any]]:
@@ -166,7 +214,8 @@ def segment_records(segmentation: Segmentation, vocabulary: Vocabulary) -> list[
         scored = zip(found.labels.tolist(), areas, found.scores.tolist(), strict=True)
         rows = [row for row in scored if row[2] >= MIN_INSTANCE_SCORE]
     elif segmentation.semantic is not None:
-        areas = segmentation.semantic.flatten().bincount().tolist()
+        labels = segmentation.semantic
+        areas = labels[labels != VOID].bincount().tolist()
         return [
             {"label": names[label], "is_thing": is_thing[label], "area": area}
             for label, area in enumerate(areas)

@@ -1,7 +1,11 @@
 import errno
+import gc
 import io
 import json
 import os
+import tracemalloc
+import weakref
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from untrained_run import untrained_run
 
+from ovseg_cli import storage
 from ovseg_cli.errors import (
     InputError,
     OvsegError,
@@ -19,10 +24,12 @@ from ovseg_cli.errors import (
     StorageError,
     UsageError,
 )
-from ovseg_cli.stages import model_choice
+from ovseg_cli.stages import model_choice, prediction_files
 from ovseg_cli.stages.model_choice import choose_model
+from ovseg_cli.stages.pictures import ReadOptions
 from ovseg_cli.stages.predict import PredictOptions, predict, predict_command
 from ovseg_cli.structures import Instances, Segment, Segmentation
+from ovseg_cli.video_frames import video_frames
 from ovseg_cli.vocabulary import parse_labels
 from ovseg_cli.vocabulary.text_embeddings import text_cache_folder
 
@@ -139,7 +146,7 @@ def test_an_old_list_of_errors_goes(tmp_path) -> None:
     good = str(picture(tmp_path / "good.png"))
     predict([good, "missing.png"], WORDS, halves, tmp_path / "out")
     assert (tmp_path / "out" / "errors.jsonl").exists()
-    predict([good], WORDS, halves, tmp_path / "out")
+    predict([good], WORDS, halves, tmp_path / "out", options=PredictOptions(overwrite=True))
     assert not (tmp_path / "out" / "errors.jsonl").exists()
 
 
@@ -161,12 +168,160 @@ def test_no_source_is_refused(tmp_path) -> None:
 def test_our_own_results_are_no_input(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     picture(tmp_path / "a.png")
-    options = PredictOptions(recursive=True)
+    options = PredictOptions(read=ReadOptions(recursive=True), overwrite=True)
     for _ in range(2):
         assert predict(["."], WORDS, halves, Path("out"), options=options).images == 1
     with pytest.raises(InputError, match="nothing there but results of out"):
-        predict(["out/overlays"], WORDS, halves, Path("out"))
-    assert predict(["out/overlays/a.png"], WORDS, halves, Path("out")).images == 1
+        predict(["out/overlays"], WORDS, halves, Path("out"), options=options)
+    named = predict(["out/overlays/a.png"], WORDS, halves, Path("out"), options=options)
+    assert "a result of out; give another --output" in str(named.error())
+    assert Path("out/overlays/a.png").exists()
+    assert predict(["out/overlays/a.png"], WORDS, halves, Path("other")).images == 1
+
+
+def test_results_of_an_earlier_time_are_not_mixed_with_new_ones(tmp_path) -> None:
+    old, new = (str(picture(tmp_path / f"{name}.png")) for name in ("old", "new"))
+    out = tmp_path / "out"
+    options = PredictOptions(tasks=("panoptic", "semantic", "instance"))
+    predict([old], WORDS, halves, out, options=options)
+    (out / "notes.txt").write_text("mine")
+    (out / "overlays" / "notes.txt").write_text("mine")
+    before = files_in(out)
+    with pytest.raises(UsageError, match="--overwrite replaces them, --output takes another"):
+        predict([new], WORDS, halves, out)
+    failed = predict(["missing.png"], WORDS, halves, out, options=PredictOptions(overwrite=True))
+    assert failed.images == 0
+    assert files_in(out) == before
+    predict([new], WORDS, halves, out, options=PredictOptions(overwrite=True))
+    assert files_in(out) == {
+        "overlays/new.png", "overlays/notes.txt", "notes.txt",
+        "panoptic/new.png", "panoptic.json", "categories.json",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["overlays/holiday.png", "panoptic.json"])
+def test_files_of_others_are_never_overwritten(tmp_path, name) -> None:
+    source = str(picture(tmp_path / "a.png"))
+    picture(tmp_path / "out" / "x.png").rename(tmp_path / "out" / "x")
+    (tmp_path / "out" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "out" / name).write_text("mine")
+    before = files_in(tmp_path / "out")
+    with pytest.raises(UsageError, match="not written by predict; choose another folder"):
+        predict([source], WORDS, halves, tmp_path / "out", options=PredictOptions(overwrite=True))
+    assert files_in(tmp_path / "out") == before
+
+
+def video(path: Path, count: int = 6, share: float = 1) -> Path:
+    av = pytest.importorskip("av", reason='videos need PyAV: pip install "ovseg[video]"')
+    noise = np.random.default_rng(0)
+    with av.open(str(path), "w", format="avi") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for _ in range(count):
+            pixels = noise.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    return path
+
+
+def test_a_video_gives_results_frame_by_frame_and_a_video_of_overlays(tmp_path) -> None:
+    source = video(tmp_path / "my.clip.avi")
+    records, names = [], []
+
+    def segment(image, name):
+        names.append(Path(name).name)
+        return halves(image)
+
+    options = PredictOptions(("panoptic", "instance"), read=ReadOptions(every=3))
+    sources = [str(source), str(source), str(picture(tmp_path / "a.png"))]
+    result = predict(
+        sources, WORDS, segment, tmp_path / "out", options=options, on_record=records.append
+    )
+    assert result.images == 5
+    assert names == ["my.clip-000000", "my.clip-000003"] * 2 + ["a.png"]
+    assert [record.get("frame") for record in records] == [0, 3, 0, 3, None]
+    assert [record.get("seconds") for record in records] == [0, 0.3, 0, 0.3, None]
+    assert {record["source"] for record in records[:4]} == {str(source)}
+    assert {name for name in files_in(tmp_path / "out") if "overlays" in name} == {
+        "overlays/my.clip-000000.png", "overlays/my.clip-000003.png", "overlays/my.clip.mp4",
+        "overlays/my.clip-000000-2.png", "overlays/my.clip-000003-2.png", "overlays/my.clip-2.mp4",
+        "overlays/a.png",
+    }  # fmt: skip
+    content = json.loads((tmp_path / "out" / "panoptic.json").read_text())
+    second = content["images"][1]
+    assert second == {
+        "id": 2, "file_name": str(tmp_path / "my.clip-000003"), "height": 48, "width": 64,
+        "source": str(source), "frame": 3, "seconds": 0.3,
+    }  # fmt: skip
+    line = (tmp_path / "out" / "instances.jsonl").read_text().splitlines()[1]
+    assert json.loads(line)["file_name"] == second["file_name"]
+    (drawn, _) = video_frames(tmp_path / "out" / "overlays" / "my.clip.mp4", max_pixels=10**6)
+    assert drawn.image.shape == (3, 384, 512)
+    assert drawn.rate == Fraction(10, 3)
+
+
+def test_of_a_video_cut_off_the_frames_before_are_kept(tmp_path) -> None:
+    source = video(tmp_path / "cut.avi", share=0.6)
+    result = predict([str(source)], WORDS, halves, tmp_path / "out")
+    assert 1 <= result.images < 6
+    error = result.error()
+    assert isinstance(error, SomeInputsFailedError)
+    assert "cut.avi: the video is damaged or cut off after" in str(error)
+    (line,) = (tmp_path / "out" / "errors.jsonl").read_text().splitlines()
+    assert json.loads(line)["source"] == str(source)
+    drawn = list(video_frames(tmp_path / "out" / "overlays" / "cut.mp4", max_pixels=10**6))
+    assert len(drawn) == result.images
+
+
+def test_a_frame_that_fails_says_which(tmp_path) -> None:
+    source = video(tmp_path / "a.avi", 2)
+    records = []
+
+    def segment(image, name):
+        if name.endswith("1"):
+            raise MemoryError
+        return halves(image)
+
+    predict([str(source)], WORDS, segment, tmp_path / "out", on_record=records.append)
+    assert (records[1]["source"], records[1]["frame"]) == (str(source), 1)
+    assert "a-000001: not enough memory for 64 x 48 pixels" in records[1]["error"]
+
+
+def test_a_folder_gives_its_images_only(tmp_path) -> None:
+    video(tmp_path / "in" / picture(tmp_path / "in" / "a.png").with_suffix(".avi").name)
+    assert predict([str(tmp_path / "in")], WORDS, halves, tmp_path / "out").images == 1
+
+
+def test_nothing_grows_with_the_inputs(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(storage, "_sync", lambda path: None)
+    monkeypatch.setattr(prediction_files, "_IN_MEMORY", 1000)
+    source, missing = str(picture(tmp_path / "a.png")), str(tmp_path / "missing.png")
+    options = PredictOptions(tasks=("panoptic", "semantic", "instance"), overlays=False)
+    alive: weakref.WeakSet[Segmentation] = weakref.WeakSet()
+    held: dict[int, int] = {}
+
+    def record(entry) -> None:
+        if entry.get("image_id") in (20, 80):
+            gc.collect()
+            held[entry["image_id"]] = tracemalloc.get_traced_memory()[0]
+            assert len(alive) <= 1
+
+    def segment(image, name):
+        alive.add(result := halves(image))
+        return result
+
+    lines = (f"{missing}\n" if number % 2 else f"{source}\n" for number in range(160))
+    tracemalloc.start()
+    result = predict(
+        ["-"], WORDS, segment, tmp_path / "out", options=options, stdin=lines, on_record=record
+    )
+    tracemalloc.stop()
+    assert (result.images, result.failed, len(result.failures)) == (80, 80, 20)
+    assert held[80] - held[20] < 60 * 500  # an image's records alone have five times as much
+    assert len(json.loads((tmp_path / "out" / "panoptic.json").read_text())["images"]) == 80
+    assert len((tmp_path / "out" / "errors.jsonl").read_text().splitlines()) == 80
 
 
 def test_a_link_to_itself_is_one_input_that_failed(tmp_path) -> None:
