@@ -21,6 +21,7 @@ from .cli_options import (
     JsonOption,
     PrecisionOption,
     RecipeOption,
+    ReportOption,
     RestartOption,
     RunOption,
     SeedOption,
@@ -285,6 +286,7 @@ def evaluate(
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Also score evaluate.sweep; default: FC-CLIP's table 8.")
     ] = False,
+    report: ReportOption = True,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
     as_json: JsonOption = False,
@@ -294,7 +296,7 @@ def evaluate(
     from .stages.scores import results_table, sweep_table
 
     settings = _settings(run, recipe, overrides, None, device, precision, False)
-    outcome = stage(settings, split=split, name=name, target=target, sweep=sweep)
+    outcome = stage(settings, split=split, name=name, target=target, sweep=sweep, report=report)
     parts = {"sweep": outcome.sweep, "input_sizes": outcome.input_sizes}
     found = {part: rows for part, rows in parts.items() if rows}
     if as_json:

@@ -5,8 +5,6 @@ annotated masks the proposals cover, how well annotated masks are named, and how
 crops of them without any of our parts.
 """
 
-import csv
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,13 +21,16 @@ from ovseg_cli.recipe import build
 from ovseg_cli.run import StageRecord, file_hash, fingerprint_of
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.stages.beside import beside_of
+from ovseg_cli.stages.evaluation_files import write_figures
+from ovseg_cli.stages.evaluation_report import FILE as REPORT
+from ovseg_cli.stages.evaluation_report import write_report
 from ovseg_cli.stages.given_masks import GivenMasks, given_masks
 from ovseg_cli.stages.oracle_classes import OracleClasses
-from ovseg_cli.stages.scores import Results
+from ovseg_cli.stages.report_images import ReportImages
+from ovseg_cli.stages.scores import Results, Scores
 from ovseg_cli.stages.scoring import EvaluateOptions, Protocol, check_options, score
 from ovseg_cli.stages.session import Settings, dataset_of, dataset_options
 from ovseg_cli.stages.targets import target_dataset, target_options, with_target
-from ovseg_cli.storage import write_json, write_text
 from ovseg_cli.structures import Vocabulary
 from ovseg_cli.vocabulary.labels import parse_labels
 from ovseg_cli.vocabulary.seen_classes import with_seen
@@ -50,8 +51,8 @@ class Evaluation:
     Attributes:
         results: means by metric and group of classes, 0 to 1.
         per_class: a row a class.
-        folder: where metrics.json and per_class.csv are, and sweep.json and input_sizes.json if
-            these were asked for.
+        folder: where metrics.json, per_class.csv and report.html are, and sweep.json and
+            input_sizes.json if these were asked for.
         seconds: wall-clock time.
         sweep: a row a setting of the ensemble, see `Sweep`.
         input_sizes: a row a size, see `InputSizes`.
@@ -72,6 +73,7 @@ def evaluate(
     name: str | None = None,
     target: str | None = None,
     sweep: bool = False,
+    report: bool = True,
 ) -> Evaluation:
     """Scores a run's segmenter and writes evaluation/<dataset>-<split>/<name>/.
 
@@ -84,6 +86,7 @@ def evaluate(
         name: of the results' folder, instead of the artifacts' names.
         target: one of the recipe's `targets`, instead of its dataset.
         sweep: also score FC-CLIP's settings of the ensemble where the recipe names no others.
+        report: also write report.html, a page with tables, bars, and the best and worst images.
 
     Raises:
         RunError: the run directory lacks an artifact, or another process writes there.
@@ -114,7 +117,15 @@ def evaluate(
     with settings.run.lock():
         pass  # whoever writes there is met before the images, and not when results are recorded
     start = time.monotonic()
-    scores = score(segmenter, dataset, vocabulary, options, beside=beside.updates())
+    images = ReportImages(vocabulary) if report else None
+    scores = score(
+        segmenter,
+        dataset,
+        vocabulary,
+        options,
+        beside=beside.updates(),
+        on_result=None if images is None else images.update,
+    )
     results, per_class = scores.compute()
     results |= beside.results()
     evaluation = Evaluation(
@@ -128,7 +139,8 @@ def evaluate(
     inputs = {artifact: _hash(settings, artifact) for artifact in artifacts}
     inputs |= {} if given is None else given.inputs
     what = {"dataset": title, "protocol": options.protocol, "target": target}
-    _write(evaluation, settings, what, inputs)
+    _write(evaluation, settings, what, inputs, scores=scores, images=images)
+    _record(evaluation, settings, what, inputs)
     return evaluation
 
 
@@ -224,9 +236,16 @@ def _hash(settings: Settings, artifact: str) -> str:
 
 
 def _write(
-    evaluation: Evaluation, settings: Settings, what: dict[str, Any], inputs: dict[str, str]
+    evaluation: Evaluation,
+    settings: Settings,
+    what: dict[str, Any],
+    inputs: dict[str, str],
+    *,
+    scores: Scores,
+    images: ReportImages | None,
 ) -> None:
-    content: dict[str, Any] = {
+    folder, results, per_class = evaluation.folder, evaluation.results, evaluation.per_class
+    content = {
         **what,
         "recipe": settings.recipe.name,
         "seed": settings.recipe.seed,
@@ -235,11 +254,16 @@ def _write(
         "artifacts": inputs,
         "seconds": round(evaluation.seconds, 1),
     }
-    for file, rows in (("sweep", evaluation.sweep), ("input_sizes", evaluation.input_sizes)):
-        if rows:
-            write_json(evaluation.folder / f"{file}.json", {**content, "rows": rows})
-    write_json(evaluation.folder / "metrics.json", {**content, "results": evaluation.results})
-    write_text(evaluation.folder / "per_class.csv", _csv(evaluation.per_class))
+    tables = {"sweep": evaluation.sweep, "input_sizes": evaluation.input_sizes}
+    write_figures(folder, content, results, per_class, tables)
+    (folder / REPORT).unlink(missing_ok=True)  # of an earlier evaluation
+    if images is not None:
+        write_report(folder, content, results, per_class, scores, images, tables)
+
+
+def _record(
+    evaluation: Evaluation, settings: Settings, what: dict[str, Any], inputs: dict[str, str]
+) -> None:
     record = StageRecord(
         stage=STAGE,
         fingerprint=fingerprint_of(STAGE, what, settings.recipe.sections, inputs),
@@ -251,11 +275,3 @@ def _write(
     )
     with settings.run.lock():
         settings.run.record(record)
-
-
-def _csv(rows: Sequence[Results]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

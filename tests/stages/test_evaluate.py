@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from report_page import ReportPage
 from tiny_clip import tiny_clip
 
 from ovseg_cli.classification import Classification
@@ -192,6 +193,19 @@ def test_a_run_is_scored_and_the_results_are_written(
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows][:2] == ["ball", "wheel"]
     assert run.manifest()[-1]["stage"] == "evaluate"
+
+
+def test_a_run_is_shown_on_a_page(run: Run, shapes: Path) -> None:
+    settings = settings_of(run, shapes, evaluate={"images": 3})
+    evaluation = evaluate(settings, name="<b>mine")
+    path = evaluation.folder / "report.html"
+    page = ReportPage(path.read_text(encoding="utf-8"))
+    assert "shapes-test: <b>mine" in page.text()
+    assert len(page.pictures) == 6
+    assert {row[0] for row in page.rows} >= {"ball", "wheel", "PQ", "mask AP"}
+    assert "proposals/teacher" in page.text()
+    evaluate(settings, name="<b>mine", report=False)
+    assert not path.exists()
 
 
 def test_oracle_classes_score_what_the_proposals_are_worth(shapes: Path) -> None:
