@@ -95,9 +95,8 @@ class Segmenter(Steps):
             ValueError: there is no proposer; an image of another shape or type.
         """
         words = parse_labels(vocabulary) if isinstance(vocabulary, str) else vocabulary
-        classes, options = words, with_thresholds(self.inference, background, score_threshold)
-        if background == "distractors":
-            classes = with_distractors(words, self.training_vocabulary)
+        classes = self.classes(words, background)
+        options = with_thresholds(self.inference, background, score_threshold)
         name, void_classes = name or name_of(image), len(classes) - len(words)
 
         def whole(pixels: UInt8[Tensor, "3 H W"]) -> Segmentation:
@@ -107,6 +106,17 @@ class Segmenter(Steps):
         if tile is None:
             return whole(pixels)
         return segment_in_windows(pixels, whole, side=tile, top_k=options.top_k)
+
+    def classes(self, vocabulary: Vocabulary, background: Background = "none") -> Vocabulary:
+        """The classes that masks are told apart by: those asked for, then those that are void.
+
+        Args:
+            vocabulary: the classes asked for.
+            background: see `predict`.
+        """
+        if background != "distractors":
+            return vocabulary
+        return with_distractors(vocabulary, self.training_vocabulary)
 
     def _whole(
         self,

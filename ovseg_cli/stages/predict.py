@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from .pictures import Failure, Picture, ReadOptions, pictures
 from .prediction_files import RECORD_VERSION, PredictionFiles
 from .prediction_folder import ERRORS, check_folder, has_results
 from .pull_model import Consent, nobody
+from .segment_options import segment_options
 
 SegmentImage = Callable[[UInt8[Tensor, "3 H W"], str], Segmentation]
 Record = dict[str, Any]
@@ -157,6 +158,9 @@ def predict_command(
     max_pixels: int = MAX_PIXELS,
     every: int = 1,
     overwrite: bool = False,
+    background: str = "none",
+    score_threshold: float | None = None,
+    tile: int | None = None,
     device: torch.device | None = None,
     precision: Precision = "fp32",
     consent: Consent = nobody,
@@ -177,6 +181,9 @@ def predict_command(
         max_pixels: larger images are refused before they are decoded.
         every: of a video the first frame and each `every`-th after it.
         overwrite: replace the results of an earlier time in `folder`.
+        background: see `Segmenter.predict`, as the next two.
+        score_threshold: instead of the recipe's.
+        tile: the side of windows in pixels.
         device: where to compute.
         precision: of the forward passes.
         consent: is asked before a model is downloaded.
@@ -186,6 +193,7 @@ def predict_command(
     Raises:
         OvsegError: one of its kinds, for whatever the user can mend.
     """
+    asked = segment_options(background, score_threshold, tile)
     read = ReadOptions(recursive, max_pixels, every)
     options = PredictOptions(
         _tasks(tasks or ("panoptic",)), overlays, read, overwrite=overwrite or folder is None
@@ -202,7 +210,8 @@ def predict_command(
         raise VocabularyError('no --labels; give words such as --labels "beer,wine glass"')
     cache = None if choice.is_tiny else text_cache_folder()
     segmenter = Segmenter.from_run(choice.run, device=device, precision=precision, text_cache=cache)
-    segmenter.text_embeddings(vocabulary)  # a word that is too long fails here, not image by image
+    classes = segmenter.classes(vocabulary, asked.background)
+    segmenter.text_embeddings(classes)  # a word that is too long fails here, not image by image
     with tqdm(unit=" images", disable=None) as progress:  # on stderr, and only on a terminal
 
         def count(record: Record) -> None:
@@ -214,7 +223,7 @@ def predict_command(
             sources,
             vocabulary,
             lambda image, name: segmenter.predict(
-                image, vocabulary, tasks=options.tasks, name=name
+                image, vocabulary, tasks=options.tasks, name=name, **asdict(asked)
             ),
             folder,
             options=options,

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..progress import progress
 from ..storage import cache_folder
 from ..structures import TextEmbeddings, Vocabulary
 from .kept_words import KeptWords
@@ -16,6 +17,7 @@ from .templates import NAME_ONLY
 EncodeText = Callable[[Sequence[str]], Float[Tensor, "T D"]]
 
 BATCH = 256
+KEEP = 512  # words that are encoded and then kept, whatever happens to the next
 
 
 def text_cache_folder() -> Path:
@@ -90,10 +92,13 @@ def _cached(
     kept = KeptWords(cache, model_key, templates)
     rows = kept.rows(words)
     new = [word for word in words if word not in rows]
-    if new:
-        embeddings = _encode(new, encode_text, templates)
-        kept.keep(new, embeddings)
-        rows |= dict(zip(new, embeddings, strict=True))
+    with progress(title="words", unit=" words", total=len(new), shown=len(new) > KEEP) as bar:
+        for start in range(0, len(new), KEEP):
+            some = new[start : start + KEEP]
+            embeddings = _encode(some, encode_text, templates)
+            kept.keep(some, embeddings)
+            rows |= dict(zip(some, embeddings, strict=True))
+            bar.update(len(some))
     return torch.stack([rows[word] for word in words])
 
 

@@ -1,6 +1,7 @@
 import hashlib
 import multiprocessing
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,24 @@ def test_templates_without_one_place_are_a_callers_mistake(encode, templates) ->
 def test_a_cache_needs_a_models_key(encode, tmp_path) -> None:
     with pytest.raises(ValueError, match="key"):
         text_embeddings(parse_labels("dog"), encode, cache=tmp_path)
+
+
+def test_many_words_are_kept_part_by_part_and_go_on_where_they_stopped(
+    encode, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(sys.modules[text_embeddings.__module__], "KEEP", 3)
+    vocabulary = parse_labels(",".join(f"w{number}" for number in range(8)))
+
+    def interrupted(sentences):
+        if "w6" in sentences:
+            raise KeyboardInterrupt
+        return encode(sentences)
+
+    with pytest.raises(KeyboardInterrupt):
+        text_embeddings(vocabulary, interrupted, cache=tmp_path, model_key="a")
+    assert encode.asked == [f"w{number}" for number in range(6)]
+    texts = text_embeddings(vocabulary, encode, cache=tmp_path, model_key="a")
+    assert encode.asked == [f"w{number}" for number in range(8)]
+    expected = torch.stack([encode.vector(f"w{number}") for number in range(8)])
+    torch.testing.assert_close(texts.embeddings, expected)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 3
