@@ -70,6 +70,50 @@ def prepare_dataset(
         note(sentence)
 
 
+@datasets_app.command("check")
+def check_command(
+    what: Annotated[str, typer.Argument(help="A known dataset's name, or any folder.")],
+    split: Annotated[
+        str | None, typer.Option("--split", help="This one alone; default: all that are there.")
+    ] = None,
+    annotations: Annotated[
+        str | None,
+        typer.Option("--annotations", help="Of a folder: panoptic, instances or semantic."),
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", help="Annotation file, or of label maps the names.")
+    ] = None,
+    images: Annotated[str | None, typer.Option("--images", help="Folder of the images.")] = None,
+    maps: Annotated[
+        str | None, typer.Option("--maps", help="Folder of label maps, or of panoptic PNGs.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="Built-in list, or @FILE with a class a line.")
+    ] = None,
+    values: Annotated[
+        str | None,
+        typer.Option("--values", help="A pixel: index, index_from_one, id or id_from_zero."),
+    ] = None,
+    data: DataOption = HERE,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Processes; 0: one a core for many images.")
+    ] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Read every image and annotation, and name the first that cannot be used."""
+    from .stages.check_dataset import check_dataset
+    from .stages.dataset_parts import folder_options
+
+    given = {"annotations": annotations, "file": file, "images": images, "maps": maps}
+    options = folder_options(what, split, **given, classes=classes, values=values)
+    parts = check_dataset(what, data=data, split=split, options=options, workers=workers)
+    if as_json:
+        print_json([part.__dict__ for part in parts])
+        return
+    for part in parts:
+        show_table(part.name, part.figures())
+
+
 @datasets_app.command("make")
 def make_dataset(
     kind: Annotated[str, typer.Argument(help="shapes, the synthetic set.")],

@@ -104,22 +104,36 @@ def instance_mask(segmentation: Any, size: tuple[int, int]) -> Bool[Tensor, "H W
     Raises:
         InputError: it is none of these, or does not fit the image.
     """
-    if isinstance(segmentation, dict):
-        return run_length_mask(segmentation, size)
-    if not isinstance(segmentation, list) or not segmentation:
-        raise InputError("'segmentation' is neither polygons nor run lengths")
-    reach = 2 * max(size)
-    for polygon in segmentation:
-        if not _is_numbers(polygon) or len(polygon) < 6 or len(polygon) % 2:
-            raise InputError("a polygon needs 3 or more points as x, y in turn")
-        if not all(-reach <= value <= reach for value in polygon):  # nan is not
-            raise InputError(f"a polygon leaves the image of {size[0]} x {size[1]} by far")
-    packed = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
-    return run_length_mask(packed, size)
+    return run_length_mask(_run_lengths_of(segmentation, size), size)
+
+
+def instance_area(segmentation: Any, size: tuple[int, int]) -> int:
+    """The pixels of COCO's `segmentation`, which is checked as by `instance_mask`, not decoded.
+
+    Raises:
+        InputError: it is none that can be decoded.
+    """
+    return sum(run_lengths(_run_lengths_of(segmentation, size), size)[1::2])
 
 
 def run_length_mask(rle: dict[str, Any], size: tuple[int, int]) -> Bool[Tensor, "H W"]:
     """The mask of COCO run lengths, column by column, background first.
+
+    Args:
+        rle: {"size": [height, width], "counts": lengths, or COCO's packed string}.
+        size: (height, width) of the image.
+
+    Raises:
+        InputError: the size is another one, or the lengths do not fill it.
+    """
+    lengths = run_lengths(rle, size)
+    inside = np.arange(len(lengths)) % 2 == 1
+    columns = np.repeat(inside, lengths).reshape(size, order="F")
+    return torch.from_numpy(np.ascontiguousarray(columns))
+
+
+def run_lengths(rle: dict[str, Any], size: tuple[int, int]) -> list[int]:
+    """COCO's run lengths unpacked, background first; they fill the image.
 
     Args:
         rle: {"size": [height, width], "counts": lengths, or COCO's packed string}.
@@ -136,9 +150,7 @@ def run_length_mask(rle: dict[str, Any], size: tuple[int, int]) -> Bool[Tensor, 
         raise InputError("run lengths have no 'counts' of whole numbers of 0 or more")
     if sum(lengths) != size[0] * size[1]:
         raise InputError(f"run lengths sum to {sum(lengths)}, the image has {size[0] * size[1]}")
-    inside = np.arange(len(lengths)) % 2 == 1
-    columns = np.repeat(inside, lengths).reshape(size, order="F")
-    return torch.from_numpy(np.ascontiguousarray(columns))
+    return lengths
 
 
 def unpacked_counts(packed: str | bytes) -> list[int]:
@@ -168,6 +180,21 @@ def unpacked_counts(packed: str | bytes) -> list[int]:
     if shift:
         raise InputError("run lengths end within a number")
     return lengths
+
+
+def _run_lengths_of(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
+    if isinstance(segmentation, dict):
+        return segmentation
+    if not isinstance(segmentation, list) or not segmentation:
+        raise InputError("'segmentation' is neither polygons nor run lengths")
+    reach = 2 * max(size)
+    for polygon in segmentation:
+        if not _is_numbers(polygon) or len(polygon) < 6 or len(polygon) % 2:
+            raise InputError("a polygon needs 3 or more points as x, y in turn")
+        if not all(-reach <= value <= reach for value in polygon):  # nan is not
+            raise InputError(f"a polygon leaves the image of {size[0]} x {size[1]} by far")
+    packed: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+    return packed
 
 
 def _open(path: Path) -> Image.Image:

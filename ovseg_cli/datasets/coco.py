@@ -54,12 +54,12 @@ class CocoDataset:
         """
         self.root, self.split, self.kind = Path(root), split, annotations
         folder = self.root / "annotations"
-        self._file = self.root / (file or f"annotations/{annotations}_{split}.json")
-        if not self._file.is_file():
-            raise InputError(f"{self._file}: no such file; {self._splits_there(folder)}")
-        content = read_annotations(self._file, annotations, folder / "vocabulary.json")
+        self.file = self.root / (file or f"annotations/{annotations}_{split}.json")
+        if not self.file.is_file():
+            raise InputError(f"{self.file}: no such file; {self._splits_there(folder)}")
+        content = read_annotations(self.file, annotations, folder / "vocabulary.json")
         if class_list is not None or part != "all":
-            content = restricted(content, self._file, annotations, class_list=class_list, part=part)
+            content = restricted(content, self.file, annotations, class_list=class_list, part=part)
         self.vocabulary: Vocabulary = content.vocabulary
         self.class_of: dict[int, int] = content.class_of
         self.records: tuple[ImageRecord, ...] = content.records
@@ -107,7 +107,16 @@ class CocoDataset:
     def image(self, index: int) -> UInt8[Tensor, "3 H W"]:
         """The RGB image alone, without its masks."""
         record = self.records[index]
-        return read_rgb(self._images / record.file_name, record.size)
+        return read_rgb(self.image_path(index), record.size)
+
+    def image_path(self, index: int) -> Path:
+        """The image's file."""
+        return self._images / self.records[index].file_name
+
+    def panoptic_path(self, index: int) -> Path | None:
+        """The panoptic PNG, None where the image has none."""
+        name = self.records[index].panoptic_file
+        return None if name is None else self._panoptic / name
 
     def marked(self, index: int, flag: str) -> Bool[Tensor, " M"]:
         """Which of an image's segments have a flag in the annotation file.
@@ -138,10 +147,10 @@ class CocoDataset:
         try:
             return instance_mask(segment.get("segmentation"), record.size)
         except InputError as error:
-            raise InputError(f"{self._file}: annotation {segment['id']}: {error}") from error
+            raise InputError(f"{self.file}: annotation {segment['id']}: {error}") from error
 
     def _panoptic_folder(self, maps: str | None) -> Path:
-        beside = self._file.with_suffix("")
+        beside = self.file.with_suffix("")
         places = (beside, self.root / beside.name) if maps is None else (self.root / maps,)
         found = [path for path in places if path.is_dir()]
         if self.kind == "panoptic" and not found:

@@ -32,7 +32,6 @@ class KnownDataset:
         official: files or folders below OVSEG_DATA of which one is there after the download.
         source: where to get it, and the names of the files.
         licence: in a word.
-        prepare: what `ovseg datasets prepare` calls it; None where the download is read as it is.
     """
 
     name: str
@@ -46,7 +45,6 @@ class KnownDataset:
     official: tuple[str, ...]
     source: str
     licence: str
-    prepare: str | None
 
     def layout(self, split: str) -> dict[str, Any]:
         """What a recipe's target says of a split, beside `root`.
@@ -72,7 +70,7 @@ class KnownDataset:
         if self.splits_here(data):
             return "here"
         there = any((data / path).exists() for path in self.official)
-        return "not prepared" if there and self.prepare else "not here"
+        return "not prepared" if there else "not here"
 
     def _is_here(self, root: Path, split: str) -> bool:
         paths = dict(self.splits[split])

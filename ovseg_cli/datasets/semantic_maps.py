@@ -72,6 +72,7 @@ class SemanticMaps:
         Raises:
             InputError: a folder, file, map or image is missing.
         """
+        self.values = None if values is None else tuple(values)
         self._class_of: Tensor | None = None
         if values is not None:
             self._class_of = torch.full((1 << 16,), -1)
@@ -81,6 +82,7 @@ class SemanticMaps:
         for folder, content in ((self._images, "images"), (self._maps, "label maps")):
             if not folder.is_dir():
                 raise InputError(f"{folder}: no such folder; it should hold the split's {content}")
+        self._is_listed = file is not None
         stems = _listed(self.root / file) if file else _stems(self._maps)
         self._files = [
             (_found(self._images, stem, IMAGE_SUFFIXES), _found(self._maps, stem, MAP_SUFFIXES))
@@ -120,13 +122,25 @@ class SemanticMaps:
         """The image's file."""
         return self._files[index][0]
 
+    def images_without_map(self) -> tuple[Path, ...]:
+        """Files of the image folder that no map is named after; nothing where a list is read."""
+        if self._is_listed:
+            return ()
+        stems = {path.stem for path, _ in self._files}
+        images = (path for path in self._images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        return tuple(sorted(path for path in images if path.stem not in stems))
+
+    def map_path(self, index: int) -> Path:
+        """The label map's file."""
+        return self._files[index][1]
+
     def label_map(self, index: int) -> Int[Tensor, "H W"]:
         """The class index of every pixel, -1 is void; the image is not read.
 
         Raises:
             InputError: the map cannot be read, or a pixel is of no class.
         """
-        path = self._files[index][1]
+        path = self.map_path(index)
         found = read_label_map(path)
         if self._class_of is not None:
             return torch.where(found < 0, -1, self._class_of[found.clamp(min=0)])

@@ -48,11 +48,11 @@ def details_of(entry: dict[str, Any]) -> dict[str, str]:
 
 def _entry(dataset: KnownDataset, data: Path) -> dict[str, Any]:
     state = dataset.state(data)
-    prepare = f", then ovseg datasets prepare {dataset.prepare}" if dataset.prepare else ""
+    prepare = f"ovseg datasets prepare {dataset.name}"
     mends = {
         "here": None,
-        "not prepared": f"ovseg datasets prepare {dataset.prepare}",
-        "not here": f"get it and unpack it in {data / dataset.root}{prepare}",
+        "not prepared": prepare,
+        "not here": f"get it and put it into {data / dataset.root}, then {prepare}",
     }
     return {
         **asdict(dataset),
