@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 from local_server import LocalServer
-from released_mask2former import SIZES, released_mask2former, tiny_architecture, zoo_pickle
+from released_mask2former import SIZES, released_mask2former, zoo_pickle
+from tiny_architectures import tiny_vit
 
 from ovseg_cli.checkpoints import catalogue
 from ovseg_cli.proposers import Mask2Former
@@ -52,7 +53,7 @@ def use(content, folder, patch):
 def small_catalogue(folder):
     """The server of the entries' files; caches are in the folder, imports take a tiny CLIP."""
     server = LocalServer(zoo_file(folder).read_bytes())
-    options = [f"clip.architecture={tiny_architecture(folder)}", "clip.pretrained=null"]
+    options = [f"clip.architecture={tiny_vit(folder)}", "clip.pretrained=null"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OVSEG_CACHE", str(folder / "cache"))
         patch.setattr(import_module("huggingface_hub.constants"), "HF_HUB_CACHE", str(folder))

@@ -2,12 +2,14 @@
 
 import pytest
 from huggingface_hub import constants
+from PIL import Image
 from small_catalogue import MODEL, small_catalogue
 from untrained_run import untrained_run
 
-from ovseg_cli.errors import InputError, UsageError
+from ovseg_cli.errors import InputError, UsageError, VocabularyError
 from ovseg_cli.stages.model_choice import DEFAULT_RUN, choose_model
 from ovseg_cli.stages.models_here import model_folder
+from ovseg_cli.stages.predict import predict_command
 from ovseg_cli.stages.pull_model import pull_model
 
 
@@ -94,3 +96,22 @@ def test_what_was_imported_by_hand_answers_to_its_name(server):
 def test_a_clip_alone_is_no_model(server):
     with pytest.raises(UsageError, match="a clip alone finds no masks"):
         choose_model("RN50-quickgelu:openai", DEFAULT_RUN, consent=yes)
+
+
+def test_predict_needs_nothing_but_a_photograph_words_and_consent(server, tmp_path):
+    Image.effect_noise((60, 40), 80).convert("RGB").save(tmp_path / "photo.png")
+    notices, words = [], "beer,wine"
+    for consent in (yes, lambda question: None):
+        result = predict_command(
+            ["photo.png"], words, consent=consent, on_notice=notices.append, folder=None
+        )
+        assert result.images == 1
+        assert (result.folder / "overlays" / "photo.png").is_file()
+    assert f"using {MODEL}" in notices[0]
+    assert len(server.asked) == 1
+
+
+def test_words_that_cannot_be_used_are_told_before_anything_is_fetched(server):
+    with pytest.raises(VocabularyError, match="'beer' is there already"):
+        predict_command(["photo.png"], "beer,beer", consent=yes)
+    assert server.asked == []

@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from huggingface_hub import constants
@@ -105,6 +109,28 @@ def test_a_download_whose_import_was_stopped_is_not_fetched_again(server, monkey
     monkeypatch.setattr(import_model, "import_model", real)
     pull_model(MODEL, consent=yes)
     assert len(server.asked) == 1
+
+
+def test_ctrl_c_keeps_the_part_and_ends_with_130(server, tmp_path):
+    """In a real process, while the server makes it wait."""
+    server.stalls_after = 1_000_000
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from ovseg_cli.checkpoints import catalogue\n"
+        f"catalogue.CATALOGUE = Path({str(tmp_path / 'catalogue.yaml')!r})\n"
+        f"sys.argv = ['ovseg', 'models', 'pull', {MODEL!r}, '--yes']\n"
+        "from ovseg_cli.cli import main\nmain()\n"
+    )
+    part = tmp_path / "cache" / "downloads" / MODEL / "file.bin.part"
+    deadline = time.monotonic() + 120
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as pull:
+        while time.monotonic() < deadline and not (part.is_file() and part.stat().st_size):
+            time.sleep(0.05)
+        pull.send_signal(signal.SIGINT)
+        _, error = pull.communicate(timeout=60)
+    assert pull.returncode == 130
+    assert "Traceback" not in error
+    assert part.stat().st_size > 0
 
 
 def test_what_no_program_can_fetch_says_where_it_is_and_what_follows(server):
