@@ -1,16 +1,11 @@
 """Made-up weights under Mask2Former's released names, in the kinds of file that are released."""
 
-import json
 import pickle
 import re
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-
-from ovseg_cli.clip.encoder import ClipEncoder  # noqa: F401  # first: it makes torchvision importable
-
-import open_clip  # isort: skip
 
 SIZES = {
     "hidden_dim": 32,
@@ -127,22 +122,3 @@ def zoo_pickle(path: Path, state: dict[str, Tensor]) -> Path:
     content = {"model": arrays, "__author__": "Mask2Former", "matching_heuristics": True}
     path.write_bytes(pickle.dumps(content))
     return path
-
-
-def tiny_architecture(folder: Path) -> str:
-    """Makes open_clip know an architecture of a few thousand parameters, and names it."""
-    name = "tiny-released"
-    config = {
-        "embed_dim": 16,
-        "quick_gelu": True,
-        "vision_cfg": {
-            "layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32,
-        },
-        "text_cfg": {
-            "context_length": 16, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1,
-        },
-    }  # fmt: skip
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(config), encoding="utf-8")
-    open_clip.add_model_config(path)
-    return name

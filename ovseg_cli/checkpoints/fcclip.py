@@ -1,15 +1,19 @@
 """FC-CLIP's released weights, brought into this project's modules."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ovseg_cli.checkpoints.found_sizes import decoder_options, found_sizes
 from ovseg_cli.checkpoints.mask2former import mask2former_weights
+from ovseg_cli.checkpoints.released_parts import ReleasedParts
 from ovseg_cli.errors import CheckpointError
 
 _CLIP = "backbone.clip_model."
 _VOID = "void_embedding.weight"
+_MASK_DIM = {"mask_dim": ("pixel_decoder.mask_features.weight", 0)}
+_RESNET = "visual.attnpool.c_proj.weight"
 _HEAD = "sem_seg_head.predictor.class_embed.layers.0.weight"
 
 
@@ -23,6 +27,26 @@ class FcclipWeights(NamedTuple):
 
     clip: dict[str, Tensor]
     proposer: dict[str, Tensor]
+
+
+def fcclip_parts(state: Mapping[str, Tensor], *, heads: int, source: str) -> ReleasedParts:
+    """The parts of a released file: the frozen CLIP, both towers, and what stands on it.
+
+    With CLIP's ResNets the ensemble is asked on valid masks alone, as released.
+
+    Args:
+        state: the file's tensors.
+        heads: attention heads, which no shape tells.
+        source: the file's name, for messages.
+
+    Raises:
+        CheckpointError: it holds no FC-CLIP.
+    """
+    clip, proposer = import_fcclip(state, source=source)
+    sizes = decoder_options(proposer, heads=heads) | found_sizes(proposer, _MASK_DIM)
+    ensemble = {"ensemble_on_valid": True} if _RESNET in clip else {}
+    options: dict[str, dict[str, Any]] = {"proposer": sizes, "classification": ensemble}
+    return ReleasedParts(proposer, clip=clip, options=options)
 
 
 def import_fcclip(state: Mapping[str, Tensor], *, source: str) -> FcclipWeights:

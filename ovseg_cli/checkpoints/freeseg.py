@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ovseg_cli.checkpoints.found_sizes import backbone_options, decoder_options, found_sizes
 from ovseg_cli.checkpoints.mask2former import mask2former_weights
+from ovseg_cli.checkpoints.released_parts import ReleasedParts
 from ovseg_cli.errors import CheckpointError
 
 _CLIP = "clip_adapter.clip_model."
@@ -21,6 +23,11 @@ _INTERACTION_PARTS = {
     "attn.v_proj": "value",
     "attn.out_proj": "output",
 }
+_SIZES = {
+    "embedding_hidden_dim": ("mask_decoder.class_head.0.weight", 0),
+    "interaction_dim": ("interaction.query.weight", 0),
+}
+_UNTUNED = "there is no tuned tower in it: CLIP names the masks as it is"
 _PROPOSER = ("backbone.", "sem_seg_head.")
 
 
@@ -37,6 +44,28 @@ class FreeSegWeights(NamedTuple):
     proposer: dict[str, Tensor]
     clip: dict[str, Tensor]
     tuned: dict[str, Tensor]
+
+
+def freeseg_parts(state: Mapping[str, Tensor], *, heads: int, source: str) -> ReleasedParts:
+    """The parts of a released file: FreeSeg, the frozen CLIP, and MAFT's tower where it is there.
+
+    Args:
+        state: the file's tensors.
+        heads: attention heads, which no shape tells.
+        source: the file's name, for messages.
+
+    Raises:
+        CheckpointError: it holds no FreeSeg.
+    """
+    proposer, clip, tuned = import_freeseg(state, source=source)
+    sizes = {
+        **backbone_options(proposer),
+        **decoder_options(proposer, heads=heads),
+        **found_sizes(proposer, _SIZES),
+    }
+    options = {"proposer": sizes, "mask_encoder": {"tuned": "maft" if tuned else "none"}}
+    notes = () if tuned else (_UNTUNED,)
+    return ReleasedParts(proposer, tuned=tuned, clip=clip, options=options, notes=notes)
 
 
 def import_freeseg(state: Mapping[str, Tensor], *, source: str) -> FreeSegWeights:

@@ -17,6 +17,7 @@ from ovseg_cli.errors import CheckpointError
 from ovseg_cli.proposers import PROPOSERS
 from ovseg_cli.recipe import Recipe
 
+TEXT_TOWER = "token_embedding.weight"
 RELEASED = "released"  # the name of proposals and towers that came out of a file
 
 
@@ -88,7 +89,7 @@ def _clip_artifacts(
             "open_clip's architecture of it with --set clip.architecture=NAME"
         )
     clip = weightless_clip(architecture)
-    if len(visual) < len(parts.clip):
+    if TEXT_TOWER in parts.clip:
         state, what = clip.model.state_dict(), f"open_clip's {architecture}"
         tensors = fitted(parts.clip, state, source=source, what=what)
         model = {"architecture": "open_clip", "options": {"architecture": architecture}}
@@ -109,6 +110,8 @@ def _clip_artifacts(
 
 def _with_options(recipe: Recipe, options: Mapping[str, Mapping[str, Any]]) -> Recipe:
     for section, changed in options.items():
+        if not changed:
+            continue
         recipe = _with_section(recipe, section, {**recipe.section(section), **changed})
     return recipe
 

@@ -72,6 +72,10 @@ _PARTS = (
 
 _CLASS_HEAD = "mask_decoder.class_head.weight"
 _SIZES = {"mask_dim": ("pixel_decoder.mask_features.weight", 0), "classes": (_CLASS_HEAD, 0)}
+_NO_PROPOSER = (
+    "there is no proposer in it: train one with 'ovseg train-proposals', or name a ready one with "
+    "--set proposer.name=sam"
+)
 _HEADLESS = "there is no class head in it: every mask gets the object score 0.5"
 
 
@@ -84,6 +88,8 @@ def mask2former_parts(state: Mapping[str, Tensor], *, heads: int, source: str) -
         source: the file's name, for messages.
     """
     weights = mask2former_weights(state)
+    if not weights:
+        return ReleasedParts({}, notes=(_NO_PROPOSER,))
     notes = () if _CLASS_HEAD in weights else (_HEADLESS,)
     if notes:
         weights |= _even_class_head(weights)

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor
 
+from ovseg_cli.checkpoints.mask2former import mask2former_parts
+from ovseg_cli.checkpoints.released_parts import ReleasedParts
 from ovseg_cli.errors import CheckpointError
 
 _ATTENTION = re.compile(
@@ -33,6 +36,27 @@ class MaskclipWeights(NamedTuple):
     visual: dict[str, Tensor]
     relative_mask_attention: dict[str, Tensor]
     layers: tuple[int, ...]
+
+
+def maskclip_parts(state: Mapping[str, Tensor], *, heads: int, source: str) -> ReleasedParts:
+    """The parts of a released file: proposer, CLIP's frozen image tower, and what was tuned.
+
+    Args:
+        state: the file's tensors, those of the proposer among them or not.
+        heads: attention heads of the proposer, which no shape tells.
+        source: the file's name, for messages.
+
+    Raises:
+        CheckpointError: it holds no MaskCLIP classifier.
+    """
+    weights = import_maskclip(state, source=source)
+    clip = {f"visual.{name}": tensor for name, tensor in weights.visual.items()}
+    tuned = weights.relative_mask_attention
+    refines = any(name.startswith("refinements.") for name in tuned)
+    encoder = {"layers": list(weights.layers), "refine": refines}
+    proposer = mask2former_parts(state, heads=heads, source=source)
+    options = {**proposer.options, "mask_encoder": encoder}
+    return replace(proposer, tuned=tuned, clip=clip, options=options)
 
 
 def import_maskclip(state: Mapping[str, Tensor], *, source: str) -> MaskclipWeights:

@@ -1,9 +1,11 @@
 """Names of OVSeg's released MaskFormer, translated into ours."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
+from ovseg_cli.checkpoints.found_sizes import backbone_options, found_sizes, layer_count
 from ovseg_cli.checkpoints.mask2former import mask2former_weights
 from ovseg_cli.checkpoints.renaming import renamed
 from ovseg_cli.errors import CheckpointError
@@ -12,6 +14,13 @@ _HEAD = "sem_seg_head."
 _BACKBONE = "backbone."
 _NO_OBJECT = "clip_adapter.non_object_embedding"
 _NEEDED = (_NO_OBJECT, "sem_seg_head.predictor.class_embed.layers.0.weight")
+_SIZES = {
+    "hidden_dim": ("query_decoder.query_positions.weight", 1),
+    "mask_dim": ("pixel_decoder.mask_features.weight", 0),
+    "embedding_hidden_dim": ("query_decoder.embedding_head.0.weight", 0),
+    "queries": ("query_decoder.query_positions.weight", 0),
+    "feedforward_dim": ("query_decoder.layers.0.feedforward.0.weight", 0),
+}
 _PIXEL_DECODER = (
     (r"^layer_4\.norm\.", "coarsest.1."),
     (r"^layer_4\.", "coarsest.0."),
@@ -68,6 +77,17 @@ def import_maskformer(state: Mapping[str, Tensor], *, source: str) -> dict[str, 
             if inner.startswith(prefix):
                 weights[ours + renamed(inner.removeprefix(prefix), rules)] = tensor
     return {**weights, "no_object.weight": state[_NO_OBJECT]}
+
+
+def maskformer_options(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The sizes of a `MaskFormer`, by the shapes of its weights.
+
+    Args:
+        weights: by our names.
+    """
+    layers = layer_count(weights, "query_decoder.layers.")
+    sizes = {**found_sizes(weights, _SIZES), **({"decoder_layers": layers} if layers else {})}
+    return {**backbone_options(weights), **sizes}
 
 
 def _with_pixel_decoder(name: str) -> str:

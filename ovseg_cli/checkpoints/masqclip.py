@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor
 
+from ovseg_cli.checkpoints.mask2former import mask2former_parts
+from ovseg_cli.checkpoints.released_parts import ReleasedParts
 from ovseg_cli.errors import CheckpointError
 
 _QUERY = re.compile(r"visual\.transformer\.resblocks\.(\d+)\.attn\.new_q_proj\.(weight|bias)")
@@ -21,6 +24,23 @@ class MasqclipWeights(NamedTuple):
 
     visual: dict[str, Tensor]
     mask_class_tokens: dict[str, Tensor]
+
+
+def masqclip_parts(state: Mapping[str, Tensor], *, heads: int, source: str) -> ReleasedParts:
+    """The parts of a released file: proposer, CLIP's frozen image tower, and what was tuned.
+
+    Args:
+        state: the file's tensors, those of the proposer among them or not.
+        heads: attention heads of the proposer, which no shape tells.
+        source: the file's name, for messages.
+
+    Raises:
+        CheckpointError: it holds no MasQCLIP classifier.
+    """
+    weights = import_masqclip(state, source=source)
+    clip = {f"visual.{name}": tensor for name, tensor in weights.visual.items()}
+    proposer = mask2former_parts(state, heads=heads, source=source)
+    return replace(proposer, tuned=weights.mask_class_tokens, clip=clip)
 
 
 def import_masqclip(state: Mapping[str, Tensor], *, source: str) -> MasqclipWeights:

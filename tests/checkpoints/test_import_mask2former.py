@@ -5,9 +5,9 @@ import torch
 from released_mask2former import (
     SIZES,
     released_mask2former,
-    tiny_architecture,
     zoo_pickle,
 )
+from tiny_architectures import tiny_vit
 
 from ovseg_cli.proposers import Mask2Former
 from ovseg_cli.run import Run
@@ -29,7 +29,7 @@ def mask2former(**options) -> Mask2Former:
     ],
 )
 def test_a_zoo_file_predicts_any_words(tmp_path, backbone):
-    architecture = tiny_architecture(tmp_path)
+    architecture = tiny_vit(tmp_path)
     model = mask2former(**backbone)
     file = zoo_pickle(tmp_path / "model_final.pkl", released_mask2former(model))
     report = import_model(
