@@ -212,6 +212,21 @@ def predict(
     every: Annotated[
         int, typer.Option("--every", min=1, help="Of a video take each such frame only.")
     ] = 1,
+    background: Annotated[
+        str,
+        typer.Option(
+            "--background",
+            help="none; threshold: low scores are void; distractors: common words compete.",
+        ),
+    ] = "none",
+    score_threshold: Annotated[
+        float | None,
+        typer.Option("--score-threshold", help="Of segments and instances; default: the recipe's."),
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option("--tile", help="Segment large images in squares of this side.")
+    ] = None,
+    report: ReportOption = True,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
     yes: YesOption = False,
@@ -237,6 +252,7 @@ def predict(
         background=background,
         score_threshold=score_threshold,
         tile=tile,
+        report=report,
         device=chosen,
         precision=checked_precision(precision or "fp32", chosen),
         consent=consent(yes),

@@ -30,6 +30,7 @@ from .model_choice import DEFAULT_RUN, TINY_LABELS, choose_model
 from .pictures import Failure, Picture, ReadOptions, pictures
 from .prediction_files import RECORD_VERSION, PredictionFiles
 from .prediction_folder import ERRORS, check_folder, has_results
+from .prediction_report import PredictionPage
 from .pull_model import Consent, nobody
 from .segment_options import segment_options
 
@@ -161,6 +162,7 @@ def predict_command(
     background: str = "none",
     score_threshold: float | None = None,
     tile: int | None = None,
+    report: bool = True,
     device: torch.device | None = None,
     precision: Precision = "fp32",
     consent: Consent = nobody,
@@ -184,6 +186,7 @@ def predict_command(
         background: see `Segmenter.predict`, as the next two.
         score_threshold: instead of the recipe's.
         tile: the side of windows in pixels.
+        report: also write report.html, a page of what was found.
         device: where to compute.
         precision: of the forward passes.
         consent: is asked before a model is downloaded.
@@ -212,14 +215,17 @@ def predict_command(
     segmenter = Segmenter.from_run(choice.run, device=device, precision=precision, text_cache=cache)
     classes = segmenter.classes(vocabulary, asked.background)
     segmenter.text_embeddings(classes)  # a word that is too long fails here, not image by image
+    page = PredictionPage(folder, vocabulary.names)
     with tqdm(unit=" images", disable=None) as progress:  # on stderr, and only on a terminal
 
         def count(record: Record) -> None:
             progress.update()
+            if report:
+                page.add(record)
             if on_record:
                 on_record(record)
 
-        return predict(
+        result = predict(
             sources,
             vocabulary,
             lambda image, name: segmenter.predict(
@@ -229,6 +235,10 @@ def predict_command(
             options=options,
             on_record=count,
         )
+    if report:
+        where = "the one in the box" if choice.is_tiny else str(choice.run.path)
+        page.write({"model": where, "device": str(device or "cpu"), "precision": precision})
+    return result
 
 
 def _tasks(names: Sequence[str]) -> tuple[Task, ...]:
