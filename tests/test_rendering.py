@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ovseg_cli.rendering import class_color, overlay, segment_colors
+from ovseg_cli.rendering.legend import BACKGROUND, FONT_SIZE, fitting, font, with_legend
 from ovseg_cli.structures import Instances, Segment, Segmentation
 from ovseg_cli.vocabulary import builtin_vocabulary, parse_labels
 
@@ -59,6 +61,27 @@ def test_the_legend_grows_with_the_classes_found() -> None:
     assert len(set(heights)) == 3
 
 
+@pytest.mark.parametrize("width", [20, 128, 512, 640, 1280])
+@pytest.mark.parametrize("count", [1, 16, 17, 100, 150])
+def test_no_name_of_a_legend_is_cut_off(width, count) -> None:
+    words = ["W" * 80, *(f"{'a rather long name ' * (i % 3)}number {i}" for i in range(1, count))]
+    segments = [Segment(i + 1, i, i % 2 == 0, 0.5, 99) for i in range(count)]
+    page = with_legend(Image.new("RGB", (width, 30)), segments, parse_labels(",".join(words)))
+    legend = np.asarray(page)[30:]
+    for frame in (legend[:, :8], legend[:, -8:], legend[:2], legend[-2:]):
+        assert (frame == BACKGROUND).all()
+    shown = set(np.unique(legend @ np.array([1, 256, 65536])).tolist())
+    colors = np.array([class_color(label) for label in range(count)])
+    assert shown.issuperset((colors @ np.array([1, 256, 65536])).tolist())
+
+
+def test_a_long_name_ends_with_an_ellipsis_within_its_width() -> None:
+    assert fitting("couch", 200) == "couch"
+    short = fitting("W" * 100, 200)
+    assert short.endswith("W…")
+    assert 180 < font(FONT_SIZE).getlength(short) <= 200
+
+
 def test_colours_of_neighbouring_classes_are_far_apart() -> None:
     colors = np.array([class_color(label) for label in range(200)])
     assert np.abs(np.diff(colors, axis=0)).sum(1).min() > 90
@@ -96,7 +119,7 @@ def test_things_of_one_class_differ_in_shade() -> None:
     ids=["semantic", "void", "instances", "no instances"],
 )
 def test_every_kind_of_result_is_drawn_even_on_two_pixels(segmentation) -> None:
-    assert overlay(grey(2, 2), segmentation, WORDS).width == 16
+    assert overlay(grey(2, 2), segmentation, WORDS).width == 240  # a legend can be read
 
 
 def test_only_instances_with_a_good_score_are_drawn() -> None:

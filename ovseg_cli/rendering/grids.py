@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from .legend import BACKGROUND, FONT_SIZE, font, short
+from .legend import BACKGROUND, FONT_SIZE, fitting, font
 
 _TITLE, _CAPTION = (238, 239, 242), (150, 153, 163)
 _LINE = FONT_SIZE + 9
@@ -40,18 +40,10 @@ def picture_grid(rows: Sequence[Row], cell: tuple[int, int]) -> Image.Image:
     draw, letters = ImageDraw.Draw(page), font(FONT_SIZE)
     for index, row in enumerate(rows):
         top = _MARGIN + index * row_height
-        draw.text((_MARGIN, top), _fitting(row.title, size[0]), fill=_TITLE, font=letters)
+        draw.text((_MARGIN, top), fitting(row.title, size[0] - _MARGIN), fill=_TITLE, font=letters)
         for column, (picture, caption) in enumerate(row.pictures):
             left = _MARGIN + column * (width + _MARGIN)
             place = (left, top + _LINE)
-            draw.text(place, _fitting(caption, width + _MARGIN), fill=_CAPTION, font=letters)
+            draw.text(place, fitting(caption, width), fill=_CAPTION, font=letters)
             page.paste(picture.resize(cell, Image.Resampling.NEAREST), (left, top + 2 * _LINE))
     return page
-
-
-def _fitting(text: str, width: int) -> str:
-    """The text, cut where it would run out of its width in pixels."""
-    length = len(text)
-    while length > 1 and font(FONT_SIZE).getlength(short(text, length)) > width - _MARGIN:
-        length -= 1
-    return short(text, length)
