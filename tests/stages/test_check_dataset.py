@@ -1,16 +1,19 @@
 """`ovseg datasets check` and `list`: hand-made sets in each layout, damaged in every way, and real
 samples."""
 
+import contextlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -201,6 +204,45 @@ def change(file: Path, edit: str, value: object) -> None:
         target = target[key]
     target[last] = value
     file.write_text(json.dumps(content))
+
+
+JUNK = st.sampled_from(
+    [None, True, -1, 0, 1, 3, 7, 1e9, math.nan, "", "a.png", "../a", "0", [], [[]], [None], {}]
+)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(places=st.lists(st.integers(0, 999), min_size=1, max_size=2), junk=JUNK)
+@pytest.mark.parametrize("kind", ["instances", "panoptic"])
+def test_whatever_stands_in_an_annotation_file_is_read_or_refused(
+    kind: str, places: list[int], junk: Any, request: pytest.FixtureRequest
+) -> None:
+    """Any value anywhere in place of what was there: one sentence, or it does not matter."""
+    root = request.getfixturevalue(kind)
+    file = root / "annotations" / f"{kind}_val.json"
+    whole = file.read_text()
+    content = json.loads(whole)
+    for place in places:
+        holders = list(_holders(content))
+        holder, key = holders[place % len(holders)]
+        holder[key] = junk
+    file.write_text(json.dumps(content))
+    with contextlib.suppress(OvsegError):
+        check(root)
+    file.write_text(whole)
+
+
+def _holders(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in parsed JSON, as the list or object that holds it and its key."""
+    keys = range(len(value)) if isinstance(value, list) else ()
+    for key in list(value) if isinstance(value, dict) else keys:
+        yield value, key
+        yield from _holders(value[key])
 
 
 def truncate(path: Path) -> None:

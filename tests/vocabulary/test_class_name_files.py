@@ -7,6 +7,7 @@ import pytest
 
 from ovseg_cli.errors import VocabularyError
 from ovseg_cli.structures import Vocabulary
+from ovseg_cli.vocabulary import builtin_vocabulary
 from ovseg_cli.vocabulary.class_name_files import class_names, is_class_name_file
 from ovseg_cli.vocabulary.labels import parse_labels
 from ovseg_cli.vocabulary.seen_classes import seen_classes
@@ -75,6 +76,30 @@ def test_the_published_lists_have_the_published_counts(
     counts = [len(synonyms) for synonyms in vocabulary.synonyms]
     assert (len(vocabulary), sum(counts), max(counts)) == (classes, names, most)
     assert sum(seen_classes(vocabulary, training)) == seen
+
+
+@pytest.mark.parametrize(
+    ("name", "builtin"),
+    [
+        ("coco_panoptic", "coco_panoptic_133"),
+        ("coco_stuff", "coco_stuff_171"),
+        ("ade20k_150", "ade20k_150"),
+        ("ade20k_847", "ade20k_847"),
+        ("cityscapes", "cityscapes_19"),
+        ("mapillary_vistas", "mapillary_65"),
+        ("pascal_voc_21", "pascal_voc_21"),
+        ("pascal_ctx_59", "pascal_context_59"),
+        ("pascal_ctx_459", "pascal_context_459"),
+    ],
+)
+def test_a_targets_classes_can_have_the_published_words(name: str, builtin: str) -> None:
+    """As many classes in the same order: those with the same first word stand at the same place."""
+    words, own = published(name).synonyms, builtin_vocabulary(builtin).synonyms
+    assert len(words) == len(own)
+    places = {entry: place for place, (entry, *_) in enumerate(own)}
+    same = [(place, places[w[0]]) for place, w in enumerate(words) if w[0] in places]
+    assert len(same) > len(own) / 3
+    assert sum(a == b for a, b in same) / len(same) > 0.9
 
 
 def test_pascal_voc_20_is_the_list_of_21_without_its_background() -> None:
