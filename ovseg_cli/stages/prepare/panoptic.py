@@ -32,22 +32,24 @@ def segments_info(
     """COCO's entries for the segments of an image, by ascending id.
 
     Args:
-        ids: (H, W) segment ids, 0 is void.
+        ids: (H, W) segment ids below 2^16, 0 is void.
         category_of: the category id of every segment.
         crowds: the segments that stand for several objects.
     """
-    found, numbers, areas = np.unique(ids, return_inverse=True, return_counts=True)
-    boxes = ndimage.find_objects(numbers.reshape(ids.shape) + 1)
+    areas = np.bincount(ids.ravel())
+    found = np.flatnonzero(areas[1:]) + 1
+    place = np.zeros(len(areas), dtype=np.int64)
+    place[found] = np.arange(1, len(found) + 1)
+    boxes = ndimage.find_objects(place[ids])
     return [
         {
-            "id": int(segment),
-            "category_id": category_of[int(segment)],
+            "id": segment,
+            "category_id": category_of[segment],
             "iscrowd": int(segment in crowds),
-            "area": int(area),
+            "area": int(areas[segment]),
             "bbox": _box(box),
         }
-        for segment, area, box in zip(found, areas, boxes, strict=True)
-        if segment
+        for segment, box in zip(found.tolist(), boxes, strict=True)
     ]
 
 
