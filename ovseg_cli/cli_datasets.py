@@ -54,13 +54,14 @@ def prepare_dataset(
         list[str] | None, typer.Option("--split", help="Default: those that recipes read.")
     ] = None,
     data: DataOption = HERE,
-    workers: Annotated[int, typer.Option(help="Processes; 0 is one a core.")] = 0,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Processes; 0: one a core for many images.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Turn an official download into what recipes read; go on where it stopped."""
     from .stages.prepare.preparations import prepare
 
-    workers = workers or os.cpu_count() or 1
     prepared = prepare(name, data, splits=split or (), workers=workers)
     if as_json:
         print_json(asdict(prepared) | {"folder": str(prepared.folder)})

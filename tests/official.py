@@ -7,6 +7,7 @@ from PIL import Image
 
 from ovseg_cli.recipe import load_recipe
 from ovseg_cli.run import Run
+from ovseg_cli.stages.check_dataset import check_dataset
 from ovseg_cli.stages.session import Settings
 from ovseg_cli.stages.targets import target_dataset
 
@@ -42,6 +43,12 @@ def read_as_target(recipe: str, name: str, data: Path, monkeypatch):
     """The dataset as `evaluate --recipe RECIPE --target NAME` reads it."""
     monkeypatch.setenv("OVSEG_DATA", str(data))
     return target_dataset(Settings(Run(data / "run"), load_recipe(recipe)), name)
+
+
+def checked(name: str, data: Path) -> list[tuple[str, int, int]]:
+    """What `ovseg datasets check NAME` counts: a part's name, its images and annotations."""
+    parts = check_dataset(name, data=data, workers=1)
+    return [(part.name, part.images, part.annotations) for part in parts]
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

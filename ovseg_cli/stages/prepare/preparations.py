@@ -60,25 +60,23 @@ PREPARATIONS = {
 }
 
 
-def prepare(name: str, data: Path, *, splits: Sequence[str] = (), workers: int = 1) -> Prepared:
+def prepare(name: str, data: Path, *, splits: Sequence[str] = (), workers: int = 0) -> Prepared:
     """Makes what is missing of a dataset; stopped and started again it goes on.
 
     Args:
         name: of `PREPARATIONS`, in any case and with dashes or underscores.
         data: the folder that holds all datasets.
         splits: which to prepare; none for the usual ones.
-        workers: processes.
+        workers: processes; 0 for one a core where there are many images.
 
     Raises:
-        UsageError: no such dataset or split, or a number of workers below 1.
+        UsageError: no such dataset or split, or a negative number of workers.
         InputError: a download is not there, or a file is damaged; the first one is named.
         StorageError: no space left, or the folder cannot be written.
     """
     chosen = PREPARATIONS.get(name.strip().lower().replace("-", "_"))
     if chosen is None:
         raise UsageError(f"datasets prepare {name}: there is {', '.join(PREPARATIONS)}")
-    if workers < 1:
-        raise UsageError(f"--workers {workers}: give at least 1")
     for split in splits:
         if split not in chosen.splits:
             raise UsageError(f"--split {split}: {name} has {', '.join(chosen.splits)}")

@@ -1,17 +1,16 @@
 """Files made of other files, in several processes; what is there already is not made again."""
 
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ovseg_cli.errors import InputError
 from ovseg_cli.progress import progress
+from ovseg_cli.stages.processes import results_of
 from ovseg_cli.storage import storage_errors, writing
 
 Record = dict[str, Any]
@@ -49,7 +48,7 @@ def make_files(
         jobs: one an image.
         convert: does a job; a function of a module, or a partial of one.
         title: of the progress bar.
-        workers: processes, 1 for none beside this one.
+        workers: processes, see `results_of`.
 
     Returns:
         The number of files made now.
@@ -60,7 +59,7 @@ def make_files(
     _tidy(jobs)
     todo = [job for job in jobs if not job.done]
     with progress(title=title, unit="image", total=len(jobs), done=len(jobs) - len(todo)) as bar:
-        for _ in _results(todo, convert, workers):
+        for _ in results_of(todo, convert, workers=workers):
             bar.update()
     return len(todo)
 
@@ -80,7 +79,7 @@ def make_records(
         convert: does a job and says what is in the file.
         journal: a file of JSON lines in which the records wait until all are there.
         title: of the progress bar.
-        workers: processes, 1 for none beside this one.
+        workers: processes, see `results_of`.
 
     Returns:
         A record a job, in their order.
@@ -97,7 +96,7 @@ def make_records(
     ):
         journal.parent.mkdir(parents=True, exist_ok=True)
         with journal.open("a", encoding="utf-8") as file:
-            for job, record in zip(todo, _results(todo, convert, workers), strict=True):
+            for job, record in zip(todo, results_of(todo, convert, workers=workers), strict=True):
                 found[job.name] = record
                 file.write(json.dumps([job.name, record]) + "\n")
                 file.flush()
@@ -119,20 +118,6 @@ def link_or_copy(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
-
-
-def _results(todo: Sequence[Job], convert: Callable[[Job], Any], workers: int) -> Iterator[Any]:
-    if workers == 1 or len(todo) < 2:
-        yield from map(convert, todo)
-        return
-    processes = min(workers, len(todo))
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, _leave_ctrl_c_to_the_parent) as pool:
-        yield from pool.imap(convert, todo, chunksize=1)
-
-
-def _leave_ctrl_c_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _tidy(jobs: Sequence[Job]) -> None:

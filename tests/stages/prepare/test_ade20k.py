@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from official import SIZE, columns, image, png, read_as_target, rgb, snapshot
+from official import SIZE, checked, columns, image, png, read_as_target, rgb, snapshot
 from PIL import Image
 
 from ovseg_cli.datasets.coco import CocoDataset
@@ -224,3 +224,12 @@ def test_the_training_part_of_a_panoptic_recipe_is_made_too(scenes: Path) -> Non
     file = "ade20k_panoptic_train.json"
     dataset = CocoDataset(scenes, "training", images="images/training", file=file)
     assert len(dataset) == 2
+
+
+def test_all_that_was_made_passes_the_check(scenes: Path) -> None:
+    prepare("ade20k_150", scenes.parent, splits=["validation"])
+    for name, annotations in (("ade20k_150", 6), ("ade20k_150_instances", 2)):
+        assert checked(name, scenes.parent) == [(f"{name}-validation", 2, annotations)]
+    full_release(scenes.parent, columns(2978, kind="int32"), SIZE)
+    prepare("ade20k_847", scenes.parent)
+    assert checked("ade20k_847", scenes.parent) == [("ade20k_847-validation", 1, 1)]

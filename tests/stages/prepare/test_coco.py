@@ -165,7 +165,6 @@ def test_an_image_of_lvis_that_is_missing_is_named(lvis: Path) -> None:
     [
         ("cocoa", {}, "datasets prepare cocoa: there is coco_panoptic, "),
         ("lvis", {"splits": ["test"]}, "--split test: lvis has val, train"),
-        ("lvis", {"workers": 0}, "--workers 0: give at least 1"),
     ],
 )
 def test_what_cannot_be_meant_is_said(tmp_path: Path, name, options, sentence) -> None:

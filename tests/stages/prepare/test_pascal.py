@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from official import SIZE, columns, image, read_as_target, snapshot
+from official import SIZE, checked, columns, image, read_as_target, snapshot
 from PIL import Image
 from scipy.io import savemat
 
@@ -159,3 +159,15 @@ def test_the_first_bad_file_is_named_by_other_processes_too(voc: Path, tmp_path:
     with pytest.raises(InputError, match=r"2007_x.png: no such file"):
         prepare("pascal_voc_20", tmp_path, workers=2)
     assert (tmp_path / "pascal_voc_d2/annotations_pascal20/val/2007_000033.png").is_file()
+
+
+def test_all_that_was_made_passes_the_check(context: Path, voc: Path, tmp_path: Path) -> None:
+    for name, images in (
+        ("pascal_context_59", 2),
+        ("pascal_context_459", 2),
+        ("pascal_voc_20", 1),
+        ("pascal_voc_21", 1),
+    ):
+        prepare(name, tmp_path)
+        ((_, found, _),) = checked(name, tmp_path)
+        assert found == images

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from official import columns, image, png, read_as_target, snapshot
+from official import checked, columns, image, png, read_as_target, snapshot
 
 from ovseg_cli.errors import InputError
 from ovseg_cli.stages.prepare.preparations import prepare
@@ -111,3 +111,11 @@ def test_a_missing_png_of_mapillary_is_named(mapillary: Path) -> None:
     (mapillary / "validation" / "panoptic" / "aB-1_x.png").unlink()
     with pytest.raises(InputError, match=r"aB-1_x.png: no such file"):
         prepare("mapillary", mapillary.parent)
+
+
+def test_all_that_was_made_passes_the_check(cityscapes: Path, mapillary: Path) -> None:
+    prepare("cityscapes", cityscapes.parent)
+    ((_, images, segments),) = checked("cityscapes", cityscapes.parent)
+    assert (images, segments) == (2, 6)
+    ((_, images, segments),) = checked("mapillary", mapillary.parent)
+    assert (images, segments) == (1, 2)
