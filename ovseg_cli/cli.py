@@ -29,7 +29,7 @@ from .cli_options import (
     YesOption,
     recipe_changes,
 )
-from .cli_output import messages, note, print_json, results, show_figures, show_table
+from .cli_output import messages, note, plain, print_json, results, show_figures, show_table
 from .errors import OvsegError, SomeInputsFailedError
 from .training.signals import Interrupted
 
@@ -305,6 +305,10 @@ def evaluate(
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Also score evaluate.sweep; default: FC-CLIP's table 8.")
     ] = False,
+    oracle: Annotated[
+        str | None,
+        typer.Option("--oracle", help="Take masks or classes from the annotations: an upper bound."),
+    ] = None,
     report: ReportOption = True,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
@@ -315,7 +319,15 @@ def evaluate(
     from .stages.scores import results_table, sweep_table
 
     settings = _settings(run, recipe, overrides, None, device, precision, False)
-    outcome = stage(settings, split=split, name=name, target=target, sweep=sweep, report=report)
+    outcome = stage(
+        settings,
+        split=split,
+        name=name,
+        target=target,
+        sweep=sweep,
+        oracle=oracle,
+        report=report,
+    )
     parts = {"sweep": outcome.sweep, "input_sizes": outcome.input_sizes}
     found = {part: rows for part, rows in parts.items() if rows}
     if as_json:
@@ -407,7 +419,7 @@ def main() -> None:
     try:
         app()
     except OvsegError as error:
-        messages.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        messages.print(plain(f"error: {error}"), style="red", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except Interrupted as stopped:
         messages.print(str(stopped), markup=False, soft_wrap=True)

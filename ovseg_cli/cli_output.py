@@ -24,16 +24,21 @@ def show_table(
     title: str, figures: dict[str, Any], name: str = "figure", value: str = "value"
 ) -> None:
     """A table of two columns; what lies deeper gets the names of all above it."""
-    table = Table(name, value, title=escape(title) or None)
+    table = Table(name, value, title=escape(plain(title)) or None)
     for key, figure in _flat(figures):
         shown = f"{figure:.4g}" if isinstance(figure, float) else str(figure)
-        table.add_row(escape(key), escape(shown))
+        table.add_row(escape(plain(key)), escape(plain(shown)))
     results.print(table)
 
 
 def note(text: str) -> None:
     """A line for whoever looks on."""
-    messages.print(f"note: {text}", markup=False, soft_wrap=True)
+    messages.print(plain(f"note: {text}"), markup=False, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """One line without what a terminal would obey: names of files and classes may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_json(value: Any) -> None:

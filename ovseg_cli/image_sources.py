@@ -5,6 +5,7 @@ before a pixel is decoded.
 """
 
 import os
+import re
 import struct
 import sys
 import warnings
@@ -27,6 +28,7 @@ SUFFIXES = frozenset(  # what is an image in a folder
 )
 MAX_PIXELS = 64_000_000
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")  # a drive of Windows has one letter
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -50,7 +52,7 @@ def image_paths(
         yield from _listed_in_file(Path(source[1:]))
     elif os.path.isdir(source):
         yield from _in_folder(Path(source), recursive)
-    elif has_magic(source) and not os.path.exists(source):
+    elif has_magic(source) and not os.path.exists(source) and not _ADDRESS.match(source):
         yield from _matching(source)
     else:
         yield Path(source)
@@ -104,6 +106,9 @@ def _check_file(path: Path) -> None:
         if path.is_dir():
             raise InputError(f"{path}: a folder, where an image file is needed")
         if not path.exists():
+            if _ADDRESS.match(str(path)):  # Path has made one slash of two
+                address = path.as_posix().replace(":/", "://", 1)
+                raise InputError(f"{address}: a web address; download it and give the file")
             raise InputError(f"{path}: no such file")
         if not path.is_file():
             raise InputError(f"{path}: not a regular file")

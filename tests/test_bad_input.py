@@ -100,6 +100,27 @@ BAD_INPUTS = {
     "huge image": ("a.png", huge, "60000 x 60000 pixels are more than 64,000,000"),
     "empty folder": ("images", os.mkdir, "images: no images in this folder"),
     "empty list": ("@list.txt", lambda name: Path(name[1:]).touch(), "list.txt: the file is empty"),
+    "web address": (
+        "https://example.org/a.jpg",
+        lambda name: None,
+        "https://example.org/a.jpg: a web address; download it and give the file",
+    ),
+    "telephone's HEIC": (
+        "a.heic",
+        lambda name: Path(name).write_bytes(b"\0\0\0\x1cftypheic" + bytes(99)),
+        "a.heic: not an image that can be read; give one of JPEG",
+    ),
+    "damaged video": (
+        "a.mp4",
+        lambda name: Path(name).write_bytes(b"\0\0\0\x1cftypisom" + bytes(99)),
+        "a.mp4: ",
+    ),
+    "pipe": ("pipe", lambda name: os.mkfifo(name), "pipe: not a regular file"),
+    "escape sequence in a name": (
+        "a\x1b]0;b\x07\n.jpg",
+        lambda name: None,
+        "a\\x1b]0;b\\x07\\n.jpg: no such file",
+    ),
     "glob without match": ("*.webp", lambda name: None, "*.webp: no file matches"),
 }
 
@@ -147,6 +168,40 @@ def test_a_turned_photograph_gives_an_upright_map(run, ovseg) -> None:
     image("a.jpg", exif=exif)
     assert ovseg("predict", "a.jpg", "--labels", "dog", "--run", run, "-o", "out")[0] == 0
     assert Image.open("out/panoptic/a.png").size == (30, 40)
+
+
+def test_a_list_with_anything_in_it_fails_line_by_line_and_writes_in_its_folder_only(
+    run, ovseg
+) -> None:
+    os.mkdir("in")
+    image("../outside.png")
+    lines = ["../outside.png", "../../../../../etc/passwd", "https://example.org/a.jpg", "/", ".."]
+    lines += ["C:\\photos\\a.jpg", "x" * 300, "a.png\\0", "in", " ", "# in/a.png"]
+    Path("list.txt").write_text("\n".join(lines))
+    before = files(run.parent)
+    code, _, err = ovseg("predict", "@list.txt", "--labels", "dog", "--run", run, "-o", "out")
+    assert code == 3
+    assert "8 of 9 inputs failed" in sentence(err)
+    new = {name for name in files(run.parent) - before if not name.startswith("cache")}
+    assert new == {f"work/out/{name}" for name in (
+        "categories.json", "errors.jsonl", "overlays/outside.png", "panoptic/outside.png",
+        "panoptic.json", "report.html",
+    )}  # fmt: skip
+    errors = [json.loads(line) for line in Path("out/errors.jsonl").read_text().splitlines()]
+    assert [error["source"] for error in errors][:2] == [lines[1], "https:/example.org/a.jpg"]
+
+
+def test_results_are_not_replaced_without_being_asked_to(run, ovseg) -> None:
+    image("a.png")
+    predict = ("predict", "a.png", "--run", run, "--labels")
+    assert ovseg(*predict, "dog", "-o", "out")[0] == 0
+    before = {name: Path(name).read_bytes() for name in files(Path())}
+    code, _, err = ovseg(*predict, "cat", "-o", "out")
+    assert code == 2
+    assert "out: the results of an earlier predict are there; --overwrite" in sentence(err)
+    assert {name: Path(name).read_bytes() for name in files(Path())} == before
+    assert ovseg(*predict, "cat", "-o", "out", "--overwrite")[0] == 0
+    assert "cat" in Path("out/categories.json").read_text()
 
 
 def test_some_bad_inputs_among_many_are_listed_and_code_3(run, ovseg) -> None:

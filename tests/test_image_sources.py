@@ -244,6 +244,54 @@ def test_missing_files_folders_and_odd_names_are_refused(tmp_path) -> None:
         open_image(tmp_path / ("x" * 5000))
 
 
+@pytest.mark.parametrize(
+    "start", ["https://", "http://", "s3://", "rtsp://", "file:///", "HTTPS://"]
+)
+def test_web_addresses_are_to_be_downloaded_first(start) -> None:
+    address = f"{start}example.org/a.jpg?size=[1]"
+    (path,) = image_paths(address)
+    with pytest.raises(InputError, match="a web address; download it and give the file") as error:
+        open_image(path)
+    assert "example.org/a.jpg?size=[1]: a web" in str(error.value)
+    with pytest.raises(InputError, match=r"https://example\.org/list\.txt: a web address"):
+        list(image_paths("@https://example.org/list.txt"))
+
+
+def test_files_that_are_named_like_addresses_can_be_opened(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "http:" / "a.png", color=(1, 2, 3))
+    assert pixel(Path("http://a.png")) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x00\x00\x00\x1cftypheic\x00\x00\x00\x00mif1heic" + bytes(100),
+        b"\x00\x00\x00\x1cftypavif\x00\x00\x00\x00avifmif1" + bytes(100),
+        b"\x00\x00\x00\x0cJXL \r\n\x87\n" + bytes(100),
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%PDF-1.7\n" + bytes(100),
+        b"8BPS\x00\x01" + bytes(100),
+    ],
+    ids=["HEIC", "AVIF", "JPEG XL", "SVG", "PDF", "PSD"],
+)
+def test_kinds_of_images_that_are_not_read_are_refused_with_those_that_are(
+    tmp_path, content
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(InputError, match=r"not an image that can be read; give one of JPEG, PNG"):
+        open_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("webp", "WEBP"), ("png", "PNG"), ("tif", "TIFF")])
+def test_of_every_animation_the_first_frame_is_taken(tmp_path, suffix, kind) -> None:
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    path = tmp_path / f"a.{suffix}"
+    options = {"lossless": True} if kind == "WEBP" else {}
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:], **options)
+    assert pixel(path) == [255, 0, 0]
+
+
 def test_pipes_are_refused(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(InputError, match="not a regular file"):
