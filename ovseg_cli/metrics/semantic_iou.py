@@ -58,9 +58,9 @@ class SemanticIou:
         # one further on, so that -1 is row or column 0
         side = self.classes + 1
         cells = (target.long() + 1) * side + (prediction.long() + 1)
-        counts = cells.flatten().bincount(minlength=side * side).cpu().numpy().reshape(side, side)
-        self.confusion[:, : self.classes] += counts[1:, 1:]
-        self.confusion[:, self.classes] += counts[1:, 0]
+        counts = cells.flatten().bincount(minlength=side * side).cpu().numpy()
+        there = side + np.flatnonzero(counts[side:])  # without the row of void
+        self.confusion[there // side - 1, there % side - 1] += counts[there]
 
     def compute(self, groups: Groups) -> SemanticIouResult:
         """The result over all images so far.

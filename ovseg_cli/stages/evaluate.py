@@ -26,6 +26,7 @@ from ovseg_cli.stages.evaluation_report import FILE as REPORT
 from ovseg_cli.stages.evaluation_report import write_report
 from ovseg_cli.stages.given_masks import GivenMasks, given_masks
 from ovseg_cli.stages.oracle_classes import OracleClasses
+from ovseg_cli.stages.oracles import with_oracle
 from ovseg_cli.stages.report_images import ReportImages
 from ovseg_cli.stages.scores import Results, Scores
 from ovseg_cli.stages.scoring import EvaluateOptions, Protocol, check_options, score
@@ -73,6 +74,7 @@ def evaluate(
     name: str | None = None,
     target: str | None = None,
     sweep: bool = False,
+    oracle: str | None = None,
     report: bool = True,
 ) -> Evaluation:
     """Scores a run's segmenter and writes evaluation/<dataset>-<split>/<name>/.
@@ -86,14 +88,19 @@ def evaluate(
         name: of the results' folder, instead of the artifacts' names.
         target: one of the recipe's `targets`, instead of its dataset.
         sweep: also score FC-CLIP's settings of the ensemble where the recipe names no others.
+        oracle: `masks` or `classes`: sets the recipe's option that takes them from the annotations,
+            see `with_oracle`; the results' folder is then called by it.
         report: also write report.html, a page with tables, bars, and the best and worst images.
 
     Raises:
         RunError: the run directory lacks an artifact, or another process writes there.
-        UsageError: the recipe names no such target, or a split is given with it.
+        UsageError: the recipe names no such target, or a split is given with it; or there is no
+            such oracle.
         RecipeError: an option that cannot be used.
         InputError: the dataset cannot be read.
     """
+    if oracle is not None:
+        settings = replace(settings, recipe=with_oracle(settings.recipe, oracle))
     options, dataset, title = _what_to_score(settings, split, target)
     if sweep and options.sweep is None:
         options = replace(options, sweep={})

@@ -19,7 +19,7 @@ from ovseg_cli.clip.small import build_small_clip
 from ovseg_cli.datasets.class_lists import Part
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.datasets.framing import FramingOptions
-from ovseg_cli.errors import InputError, OvsegError, RecipeError, RunError
+from ovseg_cli.errors import InputError, OvsegError, RecipeError, RunError, UsageError
 from ovseg_cli.metrics.class_groups import class_groups, group_means
 from ovseg_cli.proposers import PROPOSERS
 from ovseg_cli.recipe import Recipe
@@ -27,6 +27,7 @@ from ovseg_cli.run import Run
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.stages.evaluate import default_name, evaluate, scored_vocabulary
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
+from ovseg_cli.stages.oracles import with_oracle
 from ovseg_cli.stages.scores import class_map, results_table, segment_map, sweep_table
 from ovseg_cli.stages.scoring import EvaluateOptions, score
 from ovseg_cli.stages.session import Settings
@@ -267,6 +268,38 @@ def test_oracle_classes_and_sensitivity_are_written_beside_the_ordinary_results(
     assert shares == bound.results["sensitivity"]
     assert shares["all"]["masks"] == shares["base"]["masks"] + shares["novel"]["masks"] > 0
     assert "one of the two above it" in [row[0] for row in results_table(plain.results)]
+
+
+def test_the_flag_and_the_recipes_option_are_the_same_and_leave_the_plain_results(
+    run: Run, shapes: Path
+) -> None:
+    quick = {"images": 2, "crop_accuracy": False}
+    settings = settings_of(run, shapes, evaluate=quick)
+    plain = evaluate(settings, report=False)
+    before = {path: path.read_bytes() for path in plain.folder.iterdir()}
+    for oracle, option in (
+        ("masks", {"oracle_masks": True}),
+        ("classes", {"oracle_classes": "iou"}),
+    ):
+        flag = evaluate(settings, oracle=oracle, report=False)
+        recipe = evaluate(settings_of(run, shapes, evaluate={**quick, **option}), report=False)
+        assert flag.folder == recipe.folder != plain.folder
+        assert flag.results == recipe.results
+        assert run.manifest()[-1]["fingerprint"] == run.manifest()[-2]["fingerprint"]
+    assert before == {path: path.read_bytes() for path in plain.folder.iterdir()}
+    assert {path.name for path in plain.folder.parent.iterdir()} == {
+        "teacher-base",
+        "ground_truth-base",
+        "teacher-oracle_iou",
+    }
+
+
+def test_an_oracle_keeps_the_kind_that_the_recipe_names_and_is_one_of_two() -> None:
+    recipe = Recipe("test", sections={"evaluate": {"oracle_classes": "label", "images": 1}})
+    assert with_oracle(recipe, "classes").section("evaluate") == recipe.section("evaluate")
+    assert with_oracle(recipe, "masks").section("evaluate")["oracle_masks"] is True
+    with pytest.raises(UsageError, match="--oracle boxes: there are masks and classes"):
+        with_oracle(recipe, "boxes")
 
 
 def test_the_table_has_a_column_a_group_in_percent() -> None:
