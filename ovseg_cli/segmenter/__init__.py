@@ -1,7 +1,7 @@
 """The Python API: an image and words in, a segmentation out.
 
-segmenter = Segmenter.from_run(Run(Path("run")))
-result = segmenter.predict(image, "couch/sofa,dog,grass:stuff")
+segmenter = Segmenter.from_run("run")
+result = segmenter.predict("picture.png", "couch/sofa,dog,grass:stuff")
 """
 
 from ovseg_cli.segmenter.of_run import options_of, text_key

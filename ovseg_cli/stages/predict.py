@@ -264,7 +264,7 @@ def _outcome(
         height, width = picture.image.shape[1:]
         text = (
             f"{picture.name}: not enough memory for {width} x {height} pixels; "
-            "shrink the image or try --device cpu"
+            "give --tile 1024, shrink the image or try --device cpu"
         )
         return Failure(str(picture.path), text, picture.frame)
     return files.add(picture, segmentation)
