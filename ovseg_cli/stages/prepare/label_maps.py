@@ -39,8 +39,11 @@ def relabelled(labels: np.ndarray, table: np.ndarray, path: Path) -> np.ndarray:
         path: the map's, for messages.
 
     Raises:
-        InputError: a value that the dataset does not have; the first one is named.
+        InputError: more than a number a pixel, or a value that the dataset does not have; the first
+            one is named.
     """
+    if labels.ndim != 2:
+        raise InputError(f"{path}: a label map has one number a pixel, and not {labels.shape[-1]}")
     if labels.min() < 0 or labels.max() >= len(table):
         raise InputError(f"{path}: value {labels.max()} is none of this dataset's")
     found = table[labels]

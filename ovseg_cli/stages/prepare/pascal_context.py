@@ -5,17 +5,14 @@ VOCdevkit/VOC2010/JPEGImages          the images
 VOCdevkit/VOC2010/ImageSets/Main      the splits, 4,998 images to train and 5,105 to score
 """
 
-import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
-from ovseg_cli.errors import InputError
 from ovseg_cli.stages.prepare.label_maps import check_size, relabelled, table_of, write_map
+from ovseg_cli.stages.prepare.matlab import read_matrix
 from ovseg_cli.stages.prepare.pascal_voc import listed_names
 from ovseg_cli.stages.prepare.sources import Download, Prepared, required
 from ovseg_cli.stages.prepare.work import Job, link_or_copy, make_files
@@ -29,15 +26,6 @@ _SOURCE = "VOCdevkit/VOC2010"
 _VOC_PAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/"
 _VOC_ARCHIVE = "VOCtrainval_03-May-2010.tar"
 _PAGE = "https://cs.stanford.edu/~roozbeh/pascal-context/"
-_DAMAGED = (
-    OSError,
-    ValueError,
-    TypeError,
-    IndexError,
-    NotImplementedError,
-    MatReadError,
-    zlib.error,
-)
 
 
 def prepare(folder: Path, splits: Sequence[str], workers: int, *, classes: int) -> Prepared:
@@ -88,29 +76,10 @@ def convert_context(job: Job, *, table: np.ndarray, kind: str) -> None:
         StorageError: no space left, or the folder cannot be written.
     """
     annotation, image = job.sources
-    labels = read_label_map(annotation)
+    labels = read_matrix(annotation, "LabelMap")
     check_size(image, labels.shape)
     link_or_copy(image, job.targets[1])
     write_map(job.targets[0], relabelled(labels, table, annotation).astype(kind))
-
-
-def read_label_map(path: Path) -> np.ndarray:
-    """(H, W) int32, `LabelMap` of a MATLAB file.
-
-    Raises:
-        InputError: the file is missing, damaged, or has no such map.
-    """
-    try:
-        labels = np.asarray(loadmat(path, variable_names=["LabelMap"])["LabelMap"])
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; unpack trainval.tar.gz anew") from None
-    except KeyError:
-        raise InputError(f"{path}: no 'LabelMap' in this file; is it PASCAL Context's?") from None
-    except _DAMAGED as error:
-        raise InputError(f"{path}: cannot be read as a MATLAB file: {error}") from error
-    if labels.ndim != 2 or labels.dtype.kind not in "iu":
-        raise InputError(f"{path}: 'LabelMap' is no map of whole numbers")
-    return labels.astype(np.int32)
 
 
 def value_table(classes: int) -> np.ndarray:

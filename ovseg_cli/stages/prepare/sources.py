@@ -71,7 +71,7 @@ def optional(folder: Path, download: Download) -> Path | None:
     for place in (folder, folder.parent):
         archive = place / (download.archive or "")
         if download.archive and archive.is_file():
-            unpack(archive, folder / download.into)
+            unpack(archive, folder.parent if download.into == ".." else folder / download.into)
             break
     path = folder / download.path
     return path if path.exists() else None

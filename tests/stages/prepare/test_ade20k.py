@@ -2,6 +2,8 @@
 
 import json
 import os
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +134,27 @@ def test_stopped_work_goes_on_and_gives_the_same_files(scenes: Path, monkeypatch
     assert not (scenes / ".ade20k_panoptic_val.jsonl").exists()
     dataset = read_as_target("fcclip", "ade20k_150", scenes.parent, monkeypatch)
     assert [sample.labels.tolist() for sample in dataset] == [[0, 2, 7, 7], [0, 2]]
+
+
+def test_colours_are_no_label_map(scenes: Path) -> None:
+    colours = rgb(columns(WALL), columns(BED))
+    png(scenes / "annotations" / "validation" / "ADE_val_00000001.png", colours)
+    with pytest.raises(InputError, match=r"00000001.png: a label map has one number a pixel"):
+        prepare("ade20k_150", scenes.parent, splits=["validation"])
+
+
+def test_archives_beside_a_folder_that_is_not_there_yet(scenes: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    with zipfile.ZipFile(data / "ADEChallengeData2016.zip", "w") as archive:
+        for name in ("images", "annotations"):
+            for path in (scenes / name).rglob("*.*"):
+                archive.write(path, path.relative_to(tmp_path))
+    with tarfile.open(data / "annotations_instance.tar", "w") as tar:
+        tar.add(scenes / "annotations_instance", "annotations_instance")
+    prepared = prepare("ade20k_150", data, splits=["validation"])
+    assert prepared.counts["validation instances"] == 2
+    assert not prepared.left_out
 
 
 def test_files_that_other_tools_made_are_kept(scenes: Path) -> None:
