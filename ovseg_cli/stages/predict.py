@@ -198,11 +198,10 @@ def predict_command(
     """
     asked = segment_options(background, score_threshold, tile)
     read = ReadOptions(recursive, max_pixels, every)
-    options = PredictOptions(
-        _tasks(tasks or ("panoptic",)), overlays, read, overwrite=overwrite or folder is None
-    )
+    overwrite = overwrite or folder is None
+    options = PredictOptions(_tasks(tasks or ("panoptic",)), overlays, read, overwrite=overwrite)
     folder = folder or run / "predictions"
-    check_folder(folder, overwrite=options.overwrite)
+    check_folder(folder, overwrite=overwrite)
     if has_results(folder) and on_notice:
         on_notice(f"{folder}: the results of an earlier predict are replaced")
     vocabulary = parse_labels(TINY_LABELS if labels is None else labels)

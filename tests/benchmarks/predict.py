@@ -54,7 +54,7 @@ def write_scenes(folder: Path) -> None:
 def rounds(model: str, repeats: int, folder: Path) -> dict[str, list[tuple[float, float]]]:
     """All measurements, interleaved."""
     predict = ["-m", "ovseg_cli", "predict", "--model", model, "--labels", "shapes"]
-    output = ["-o", str(folder / "out")]
+    output = ["-o", str(folder / "out"), "--overwrite"]
     images = folder / "images"
     images.mkdir()
     write_scenes(images)
