@@ -111,8 +111,15 @@ def test_memory_is_read_where_the_system_says_it(monkeypatch, tmp_path) -> None:
     table = tmp_path / "meminfo"
     table.write_text("MemTotal:  8388608 kB\nMemFree: 1 kB\nMemAvailable:  1048576 kB\nbroken\n")
     monkeypatch.setattr(machine, "MEMORY_TABLE", table)
+    monkeypatch.setattr(machine, "CONTAINER", tmp_path)
     finding = machine.memory()
     assert finding.found == "1.0 GB of 8.0 GB free"
+    (tmp_path / "memory.max").write_text(f"{4 * 2**30}\n")
+    (tmp_path / "memory.current").write_text(f"{7 * 2**29}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {2**28}\n")
+    assert machine.memory().found == "0.8 GB of 4.0 GB free"
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.memory().found == "1.0 GB of 8.0 GB free"
     assert finding.status == "warning"
     monkeypatch.setattr(machine, "MEMORY_TABLE", tmp_path / "none")
     monkeypatch.setattr(machine.os, "sysconf", lambda name: 2**20, raising=False)

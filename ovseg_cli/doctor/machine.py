@@ -11,6 +11,7 @@ from .finding import Finding, problem, warning
 LITTLE_SPACE = 2 * 1024**3
 LITTLE_MEMORY = 2 * 1024**3
 MEMORY_TABLE = Path("/proc/meminfo")
+CONTAINER = Path("/sys/fs/cgroup")
 
 
 def cpu() -> Finding:
@@ -97,11 +98,25 @@ def _memory() -> tuple[int | None, int | None]:
         table = {line.split(":")[0]: line.split()[1] for line in lines if ":" in line}
         values = [table.get(name) for name in ("MemTotal", "MemAvailable")]
         total, free = (1024 * int(value) if value else None for value in values)
-        return total, free
+        return _in_container(total, free)
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), None
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
         return None, None
+
+
+def _in_container(total: int | None, free: int | None) -> tuple[int | None, int | None]:
+    """The same, or less where a container has a limit of its own."""
+    try:
+        texts = [(CONTAINER / f"memory.{name}").read_text() for name in ("max", "current", "stat")]
+        limit, used = int(texts[0]), int(texts[1])
+        kept_files = dict(line.split() for line in texts[2].splitlines())["inactive_file"]
+        used -= int(kept_files)  # given up as soon as a program asks for memory
+    except (OSError, ValueError, KeyError):  # no container, or "max"
+        return total, free
+    if total is None or free is None or limit >= total:
+        return total, free
+    return limit, min(free, max(limit - used, 0))
 
 
 def _gigabytes(size: int) -> str:
