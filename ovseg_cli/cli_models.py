@@ -10,6 +10,7 @@ from rich.table import Table
 from .cli_consent import consent
 from .cli_options import DEFAULT_RUN, JsonOption, RunOption, SetOption, YesOption
 from .cli_output import messages, note, print_json, results, show_table
+from .errors import UsageError
 
 models_app = typer.Typer(no_args_is_help=True, help="Get models and data.")
 
@@ -61,9 +62,17 @@ def pull_model(name: NameArgument, yes: YesOption = False) -> None:
 def import_released(
     file: Annotated[Path, typer.Argument(help="Released weights: .pkl, .pth, .pt, .safetensors.")],
     system: Annotated[
-        str,
+        str | None,
         typer.Option("--system", help="mask2former, masqclip, maskclip, fcclip, maft or ovseg."),
-    ],
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            help="Instead: its name of 'ovseg models list'; without --run it goes into the cache, "
+            "for --model NAME.",
+        ),
+    ] = None,
     run: RunOption = DEFAULT_RUN,
     recipe: Annotated[
         str | None,
@@ -77,18 +86,28 @@ def import_released(
 ) -> None:
     """Make a run directory of released weights."""
     from .checkpoints.origins import Origin
+    from .stages.import_entry import import_entry
     from .stages.import_model import import_model
 
-    report = import_model(
-        file, system, run, origin=Origin(url=url), recipe=recipe, overrides=overrides or ()
-    )
+    changes = overrides or ()
+    if (system is None) == (name is None):
+        raise UsageError("models import: give --system, or --name as 'ovseg models list' has it")
+    if name is not None:
+        folder = None if run == DEFAULT_RUN else run
+        report = import_entry(file, name, folder, recipe=recipe, overrides=changes)
+    else:
+        origin = Origin(url=url)
+        report = import_model(
+            file, str(system), run, origin=origin, recipe=recipe, overrides=changes
+        )
     for text in (f"licence of these weights: {report.licence}", *report.notes):
         note(text)
     if as_json:
         print_json(report.as_json())
         return
-    show_table(f"{file} -> {run}", report.figures(), "part", "what")
-    use = f"use it with: ovseg predict photo.jpg --labels WORDS --run {run}"
+    show_table(f"{file} -> {report.folder}", report.figures(), "part", "what")
+    model = name if name and run == DEFAULT_RUN else report.folder
+    use = f"use it with: ovseg predict photo.jpg --labels WORDS --model {model}"
     messages.print(use, markup=False, soft_wrap=True)
 
 

@@ -13,7 +13,7 @@ from tiny_architectures import tiny_vit
 
 from ovseg_cli.checkpoints import catalogue
 from ovseg_cli.proposers import Mask2Former
-from ovseg_cli.stages import import_model
+from ovseg_cli.stages import import_entry
 
 MODEL = catalogue.DEFAULT_MODEL
 TERMS = {"licence": "MIT", "commercial": True}
@@ -57,8 +57,8 @@ def small_catalogue(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OVSEG_CACHE", str(folder / "cache"))
         patch.setattr(import_module("huggingface_hub.constants"), "HF_HUB_CACHE", str(folder))
-        small = partial(import_model.import_model, overrides=options, shown=False)
-        patch.setattr(import_model, "import_model", small)
+        small = partial(import_entry.import_entry, overrides=options)
+        patch.setattr(import_entry, "import_entry", small)
         use(entries(server.url), folder, patch)
         yield server
     catalogue.catalogue.cache_clear()

@@ -34,6 +34,7 @@ def from_wheel(unpacked, folder, *arguments):
 def test_the_wheel_holds_recipes_vocabularies_and_the_model(unpacked):
     package = unpacked / "ovseg_cli"
     assert (package / "recipes/tiny/masqclip.yaml").is_file()
+    assert (package / "checkpoints/catalogue.yaml").is_file()
     assert (package / "assets/tiny/recipe.yaml").is_file()
     assert any((package / "vocabulary/data").iterdir())
     assets = sum(p.stat().st_size for p in (package / "assets").rglob("*") if p.is_file())

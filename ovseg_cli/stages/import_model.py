@@ -127,13 +127,14 @@ def import_model(
     chosen, artifacts, clip = imported_artifacts(parts, chosen, source=str(file))
     check_recipe(chosen)
     key_map, unused = key_map_of(state, artifacts)
+    licence = origin.licence or released.licence
     report = ImportReport(
         system=system,
         file=file,
         folder=folder,
         recipe=chosen.name,
-        licence=released.licence.sentence(),
-        commercial=released.licence.commercial,
+        licence=licence.sentence(),
+        commercial=licence.commercial,
         clip=clip,
         artifacts={name: len(part.tensors) for name, part in artifacts.items()},
         unused=unused,
@@ -241,7 +242,7 @@ def _origin_json(
         "sha256": sha256,
         "url": origin.url,
         "entry": origin.entry,
-        "licence": asdict(released.licence),
+        "licence": asdict(origin.licence or released.licence),
         "imported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "unused": list(report.unused),
         "key_map": key_map,

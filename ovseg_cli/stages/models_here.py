@@ -1,6 +1,5 @@
 """`ovseg models list` and `show`: the catalogue, and what of it is on this machine."""
 
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,10 +61,10 @@ def how_to_get(entry: CatalogueEntry) -> str:
         return "it ships with ovseg"
     if entry.page is None:
         return f"ovseg models pull {entry.name}"
-    file, folder = entry.file or "FILE", shlex.quote(str(model_folder(entry.name)))
+    file = entry.file or "FILE"
     return (
         f"download {file} from {entry.page} in a browser, then: ovseg models import {file} "
-        f"--system {entry.system} --run {folder}"
+        f"--name {entry.name}"
     )
 
 
@@ -76,6 +75,8 @@ def how_to_use(entry: CatalogueEntry) -> str:
     if entry.hub is not None:
         architecture, _, pretrained = entry.name.partition(":")
         return f"--set clip.architecture={architecture} --set clip.pretrained={pretrained}"
+    if entry.kind == "clip":
+        return f"a CLIP for stages: --run {model_folder(entry.name)}"
     return f'ovseg predict IMAGE --labels "beer,wine" --model {entry.name}'
 
 

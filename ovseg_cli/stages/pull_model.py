@@ -8,14 +8,13 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from ovseg_cli.checkpoints.catalogue import CatalogueEntry, catalogue_entry
-from ovseg_cli.checkpoints.origins import Origin
 from ovseg_cli.downloads import download, megabytes
 from ovseg_cli.errors import CheckpointError, InputError, UsageError
 from ovseg_cli.mining.tagger_data import pull_tagger_data
 from ovseg_cli.run import Run
 from ovseg_cli.storage import cache_folder
 
-from .models_here import how_to_get, hub_is_offline, missing_parts, model_folder, place_of
+from .models_here import how_to_get, hub_is_offline, missing_parts, place_of
 
 MAX_BYTES = 10_000_000_000
 HUB = "huggingface.co"
@@ -105,17 +104,15 @@ def _pull(part: CatalogueEntry) -> None:
 
 def _pull_released(part: CatalogueEntry) -> None:
     """Downloads a released file, makes a run directory of it, and deletes the file."""
-    from .import_model import import_model
+    from .import_entry import import_entry
 
     assert part.url is not None
-    assert part.system is not None
     file = cache_folder() / "downloads" / part.name / Path(urlsplit(part.url).path).name
     with Run(file.parent).lock():
         if not file.is_file():
             _download(part, part.url, file)
-        origin = Origin(url=part.url, sha256=part.sha256, entry=part.name)
         try:
-            import_model(file, part.system, model_folder(part.name), origin=origin)
+            import_entry(file, part.name)
         except CheckpointError:
             file.unlink()  # it is damaged, or not what the catalogue says: to be fetched again
             raise

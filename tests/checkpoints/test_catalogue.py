@@ -7,6 +7,7 @@ import pytest
 
 import ovseg_cli.torchvision_ops  # noqa: F401  (open_clip needs it)
 from ovseg_cli.checkpoints.catalogue import DEFAULT_MODEL, catalogue, catalogue_entry
+from ovseg_cli.checkpoints.released_systems import SYSTEMS
 from ovseg_cli.errors import UsageError
 from ovseg_cli.recipe import load_recipe, shipped_recipes
 
@@ -65,6 +66,14 @@ def test_what_is_not_for_commercial_use_says_so(system):
     found = [e for e in ENTRIES if e.system == system and e.name != "tiny"]
     assert found
     assert all("NOT for commercial use" in entry.terms for entry in found)
+
+
+def test_the_importer_knows_every_layout_and_the_same_licence():
+    files = [entry for entry in ENTRIES if entry.page or entry.system == "mask2former"]
+    for entry in files:
+        licence = SYSTEMS[entry.system].licence
+        same = (entry.licence, entry.commercial) == (licence.name, licence.commercial)
+        assert same or entry.name == "maskclip-proposals"  # of Mask2Former's layout
 
 
 def test_a_name_that_is_none_is_told_with_a_near_one():

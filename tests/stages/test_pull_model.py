@@ -14,6 +14,7 @@ from small_catalogue import MODEL, entries, small_catalogue, use
 from ovseg_cli.errors import CheckpointError, InputError, UsageError
 from ovseg_cli.run import Run
 from ovseg_cli.segmenter import Segmenter
+from ovseg_cli.stages import import_entry
 from ovseg_cli.stages.models_here import model_folder, model_record, model_records
 from ovseg_cli.stages.pull_model import pull_model
 
@@ -96,17 +97,15 @@ def test_a_file_that_is_no_model_is_not_kept(server, tmp_path):
 
 
 def test_a_download_whose_import_was_stopped_is_not_fetched_again(server, monkeypatch):
-    from ovseg_cli.stages import import_model
-
-    real = import_model.import_model
+    real = import_entry.import_entry
 
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(import_model, "import_model", interrupted)
+    monkeypatch.setattr(import_entry, "import_entry", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pull_model(MODEL, consent=yes)
-    monkeypatch.setattr(import_model, "import_model", real)
+    monkeypatch.setattr(import_entry, "import_entry", real)
     pull_model(MODEL, consent=yes)
     assert len(server.asked) == 1
 
@@ -136,8 +135,27 @@ def test_ctrl_c_keeps_the_part_and_ends_with_130(server, tmp_path):
 def test_what_no_program_can_fetch_says_where_it_is_and_what_follows(server):
     with pytest.raises(InputError, match=r"https://drive.example/1 in a browser") as told:
         pull_model("by-hand", consent=yes)
-    command = f"ovseg models import weights.pth --system masqclip --run {model_folder('by-hand')}"
-    assert command in str(told.value)
+    assert "ovseg models import weights.pth --name by-hand" in str(told.value)
+
+
+def test_a_file_fetched_by_hand_is_imported_by_its_name_with_its_own_licence(
+    server, tmp_path, monkeypatch
+):
+    content = entries(server.url)
+    content[2]["system"] = "mask2former"  # as MaskCLIP's proposals are
+    use(content, tmp_path, monkeypatch)
+    report = import_entry.import_entry(tmp_path / "model_final.pkl", "by-hand")
+    assert report.folder == model_folder("by-hand")
+    assert (report.licence, report.commercial) == ("CC BY-NC 4.0, NOT for commercial use", False)
+    origin = json.loads((report.folder / "origin.json").read_text())
+    assert (origin["entry"], origin["url"]) == ("by-hand", "https://drive.example/1")
+    assert origin["licence"]["commercial"] is False
+    assert pull_model("by-hand") == report.folder
+
+
+def test_what_is_no_released_file_is_not_imported(server, tmp_path):
+    with pytest.raises(UsageError, match="no released file"):
+        import_entry.import_entry(tmp_path / "model_final.pkl", "tiny")
 
 
 def test_a_clip_is_left_alone_where_the_hub_is_to_be(server, monkeypatch):
