@@ -15,6 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ovseg_cli.datasets.annotated_masks import read_label_map, read_rgb
+from ovseg_cli.datasets.coco_files import safe_name
 from ovseg_cli.errors import InputError
 from ovseg_cli.structures import Sample, Vocabulary
 
@@ -162,8 +163,16 @@ def _listed(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list of images: {error}") from error
     endings = (*IMAGE_SUFFIXES, *MAP_SUFFIXES)
-    names = [line.strip() for line in lines if line.strip()]
-    return [Path(name).stem if name.lower().endswith(endings) else name for name in names]
+    places: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name = safe_name(path, f"line {number}", line.strip())
+        stem = Path(name).stem if name.lower().endswith(endings) else name
+        if stem in places:
+            raise InputError(f"{path}: line {number}: {stem} is there already, line {places[stem]}")
+        places[stem] = number
+    return list(places)
 
 
 def _found(folder: Path, stem: str, suffixes: tuple[str, ...]) -> Path:

@@ -50,6 +50,20 @@ def test_a_list_names_the_images_to_read(root: Path, text: str) -> None:
     assert [sample.file_name for sample in maps(root, "val.txt")] == ["b.1.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\n\nb.1\na.png\n", r"val\.txt: line 4: a is there already, line 1"),
+        ("a\n../maps/a\n", r"val\.txt: line 2: file_name '../maps/a' leaves the data folder"),
+        ("/etc/a.png\n", r"val\.txt: line 1: file_name '/etc/a\.png' leaves the data folder"),
+    ],
+)
+def test_a_line_of_a_list_that_cannot_be_used_is_named(root: Path, text: str, message: str) -> None:
+    (root / "val.txt").write_text(text)
+    with pytest.raises(InputError, match=message):
+        maps(root, "val.txt")
+
+
 def test_a_value_without_class_is_refused(root: Path) -> None:
     Image.fromarray(np.full((2, 3), 3, np.uint8)).save(root / "maps" / "a.png")
     with pytest.raises(InputError, match=r"a\.png: value 3, but there are 3 classes, from 0"):

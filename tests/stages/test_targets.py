@@ -20,6 +20,7 @@ from ovseg_cli.stages.targets import (
     TargetOptions,
     check_targets,
     dataset_in,
+    target_dataset,
     target_options,
     with_target,
 )
@@ -189,6 +190,17 @@ def test_maps_may_have_classes_in_a_file_of_words(settings: Settings, maps: Path
     one = replace(options, values="index_from_one")
     (sample,) = dataset_in(maps, one)
     assert sample.labels.tolist() == [2, 39]
+
+
+def test_a_folder_of_ones_own_is_a_target_by_a_setting(settings: Settings, maps: Path) -> None:
+    names = maps / "classes.txt"
+    names.write_text("\n".join(f"class {i}" for i in range(41)))
+    where = f'root: {maps}, images: images, maps: labels, classes: "@{names}"'
+    said = f"{{annotations: semantic, {where}}}"
+    recipe = load_recipe("tiny/masqclip", [f"targets.mine={said}"])
+    check_targets(recipe)
+    (sample,) = target_dataset(replace(settings, recipe=recipe), "mine")
+    assert sample.labels.tolist() == [3, 40]
 
 
 @pytest.mark.parametrize(
