@@ -56,7 +56,7 @@ def required(folder: Path, download: Download) -> Path:
         also = f", or {download.archive} into {folder}" if download.archive else ""
         raise InputError(
             f"{folder / download.path}: not there; get it from {download.page} and put it "
-            f"there{also}"
+            f"there{also} (--split names the parts to prepare)"
         )
     return found
 

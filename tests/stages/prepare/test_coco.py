@@ -79,6 +79,7 @@ def test_what_is_missing_of_coco_is_named(tmp_path: Path) -> None:
         str(tmp_path / "coco" / "annotations" / "captions_val2017.json"),
         "https://cocodataset.org/#download",
         "annotations_trainval2017.zip",
+        "--split",
     ):
         assert part in str(caught.value)
 

@@ -9,6 +9,7 @@ from official import SIZE, checked, columns, image, read_as_target, snapshot
 from PIL import Image
 from scipy.io import savemat
 
+from ovseg_cli.datasets.known import known_dataset
 from ovseg_cli.datasets.semantic_maps import SemanticMaps
 from ovseg_cli.errors import InputError
 from ovseg_cli.stages.prepare.pascal_context import value_table
@@ -158,6 +159,8 @@ def test_all_that_was_made_passes_the_check(context: Path, voc: Path, tmp_path: 
         ("pascal_voc_20", 1),
         ("pascal_voc_21", 1),
     ):
+        assert known_dataset(name).state(tmp_path) == "not prepared"
         prepare(name, tmp_path)
+        assert known_dataset(name).state(tmp_path) == "here"
         ((_, found, _),) = checked(name, tmp_path)
         assert found == images
