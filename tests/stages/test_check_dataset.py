@@ -18,12 +18,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ovseg_cli.cli import app
-from ovseg_cli.datasets.known import known_dataset, known_datasets
+from ovseg_cli.datasets.known import known_dataset
 from ovseg_cli.errors import InputError, OvsegError, UsageError
 from ovseg_cli.stages.check_dataset import CheckedPart, check_dataset
 from ovseg_cli.stages.dataset_parts import folder_options
 from ovseg_cli.stages.list_datasets import list_datasets
-from ovseg_cli.stages.prepare.preparations import PREPARATIONS
 from ovseg_cli.stages.processes import results_of
 
 SAMPLES = Path(
@@ -367,10 +366,6 @@ def test_a_known_dataset_is_checked_where_it_lies(tmp_path: Path) -> None:
         check_dataset("nowhere", data=tmp_path)
     with pytest.raises(UsageError, match="pascal_voc_21: no split 'test'; it has train, val"):
         check_dataset("pascal_voc_21", data=tmp_path, split="test")
-
-
-def test_every_known_dataset_can_be_prepared() -> None:
-    assert {dataset.name for dataset in known_datasets()} == set(PREPARATIONS)
 
 
 def test_the_list_says_what_to_do(tmp_path: Path) -> None:
