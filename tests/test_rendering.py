@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -148,3 +150,15 @@ def test_long_and_strange_names_are_drawn() -> None:
 def test_nothing_to_draw_is_a_callers_mistake() -> None:
     with pytest.raises(ValueError, match="no result"):
         overlay(grey(2, 2), Segmentation(), WORDS)
+
+
+def test_scores_are_left_out_where_there_are_none_to_tell() -> None:
+    """Annotations have no scores: then it does not matter what stands in their place."""
+    drawings = []
+    for score in (0.8, 0.3):
+        segments = tuple(replace(segment, score=score) for segment in scene().segments)
+        result = Segmentation(scene().panoptic, segments)
+        drawings += [overlay(grey(40, 60), result, WORDS, scores=told) for told in (True, False)]
+    told, untold, told_otherwise, untold_again = (drawing.tobytes() for drawing in drawings)
+    assert told != told_otherwise
+    assert untold == untold_again != told

@@ -32,7 +32,11 @@ class _Layer:
 
 
 def overlay(
-    image: UInt8[Tensor, "3 H W"], segmentation: Segmentation, vocabulary: Vocabulary
+    image: UInt8[Tensor, "3 H W"],
+    segmentation: Segmentation,
+    vocabulary: Vocabulary,
+    *,
+    scores: bool = True,
 ) -> Image.Image:
     """The image with its panoptic segments, else its instances, else its semantic map.
 
@@ -40,6 +44,7 @@ def overlay(
         image: (3, H, W) RGB.
         segmentation: results of the image's size.
         vocabulary: the classes' names.
+        scores: whether the things' scores stand behind their names.
 
     Raises:
         ValueError: the segmentation holds no result.
@@ -50,7 +55,7 @@ def overlay(
     regions = _resized_regions(layer.regions, len(layer.segments), size)
     colors = segment_colors(layer.segments)
     canvas = Image.fromarray(_blend(np.asarray(_resized(photograph, size)), regions, colors, layer))
-    _draw_names(canvas, regions, layer.segments, colors, vocabulary)
+    _draw_names(canvas, regions, layer.segments, colors, vocabulary, scores=scores)
     return with_legend(canvas, layer.segments, vocabulary)
 
 
@@ -163,6 +168,8 @@ def _draw_names(
     segments: Sequence[Segment],
     colors: np.ndarray,
     vocabulary: Vocabulary,
+    *,
+    scores: bool,
 ) -> None:
     """A name in each segment where it covers the label best; things first, then by area."""
     draw, letters = ImageDraw.Draw(canvas), font(FONT_SIZE)
@@ -173,7 +180,7 @@ def _draw_names(
     for row in order:
         segment = segments[row]
         text = short(vocabulary.names[segment.label], 22)
-        if segment.is_thing:
+        if segment.is_thing and scores:
             text += f" {round(100 * segment.score)}"
         width, height = int(letters.getlength(text)) + 12, FONT_SIZE + 7
         place = _place(regions == row + 1, free, width, height)

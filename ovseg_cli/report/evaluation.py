@@ -80,9 +80,13 @@ def evaluation_page(report: EvaluationReport) -> str:
     """
     return page(
         f"{report.dataset}: {report.name}",
-        "How well the annotated images of this split were segmented, by ovseg.",
+        "Segmented by ovseg, and compared with the annotations.",
         [
-            section("Scores", _tiles(report.results), _text_table(report.scores, "Percent")),
+            section(
+                "Scores",
+                _tiles(report.results),
+                _text_table(report.scores, "Means over classes, in percent"),
+            ),
             *(section(title, _text_table(rows, title)) for title, rows in report.tables.items()),
             section(
                 "Classes",
@@ -152,7 +156,9 @@ def _confusion_table(title: str, unit: str, found: Sequence[Confusion]) -> Eleme
         ]
         for pair in found
     ]
-    return table(("annotated", "named", unit, "share"), rows, caption=title, sortable=True)
+    return table(
+        ("annotated", "named", unit, "share"), rows, caption=title, sortable=True, sorted_by=2
+    )
 
 
 def _pictures(title: str, pictures: Sequence[ScoredPicture], score: str) -> Element | None:

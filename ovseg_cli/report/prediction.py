@@ -19,7 +19,7 @@ class Drawing:
     """A segmented image.
 
     Attributes:
-        name: where the image came from.
+        name: the image's.
         found: how many segments of each word, the most frequent ones first.
         picture: the drawing of the result, small.
         file: the drawing itself, as a path from the page's folder.
@@ -64,7 +64,7 @@ def prediction_page(report: PredictionReport) -> str:
     told += [f"{_count(report.failed, 'input')} failed"] if report.failed else []
     return page(
         "What was found",
-        f"{', '.join(told)}, by ovseg.",
+        f"Segmented by ovseg: {', '.join(told)}.",
         [_failures(report), _drawings(report), _words(report), _made(report)],
     )
 
@@ -117,7 +117,9 @@ def _words(report: PredictionReport) -> Element:
     missed = [word for word in report.words if word not in report.found]
     return section(
         "Words",
-        table(head, rows, caption=title, sortable=True) if rows else element("p", title),
+        table(head, rows, caption=title, sortable=True, sorted_by=1)
+        if rows
+        else element("p", title),
         _left_out(len(found) - len(rows)),
         _missed(missed),
     )

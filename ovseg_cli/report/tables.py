@@ -50,7 +50,12 @@ Cell = Bar | Count | Figure | Name | str
 
 
 def table(
-    head: Sequence[str], rows: Sequence[Sequence[Cell]], *, caption: str, sortable: bool = False
+    head: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    caption: str,
+    sortable: bool = False,
+    sorted_by: int | None = None,
 ) -> Element:
     """A table that scrolls in a frame of its own where it is too large for the page.
 
@@ -59,12 +64,15 @@ def table(
         rows: cells in the same order; the first one names the row.
         caption: what the table is, for those who hear it, too.
         sortable: whether a click on a title sorts the rows.
+        sorted_by: the column by which they are sorted already, its highest value first.
     """
     kinds = [_is_number(cell) for cell in rows[0]] if rows else [False] * len(head)
     columns = [
         element("th", title, scope="col", class_="number" if number else None)
         for title, number in zip(head, kinds, strict=True)
     ]
+    if sorted_by is not None:
+        columns[sorted_by].set("aria-sort", "descending")
     body = [element("tr", _row_name(cells[0]), [_cell(c) for c in cells[1:]]) for cells in rows]
     made = element(
         "table",
@@ -94,7 +102,9 @@ def class_table(rows: Sequence[Mapping[str, Any]]) -> Element:
         cells += [Bar(row.get(key)) for key in figures]
         cells += [Count(_whole(row.get("annotated")))] if with_counts else []
         body.append(cells)
-    return table(head, body, caption=f"{len(rows)} classes", sortable=True)
+    return table(
+        head, body, caption=f"{len(rows)} classes", sortable=True, sorted_by=2 if figures else None
+    )
 
 
 def _best_first(rows: Sequence[Mapping[str, Any]], figure: str | None) -> list[Mapping[str, Any]]:

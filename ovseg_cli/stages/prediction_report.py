@@ -81,7 +81,7 @@ class PredictionPage:
         with Image.open(file) as drawing:
             small = picture_of(drawing, longest_side=LONGEST_SIDE, most_bytes=MOST_BYTES)
         return Drawing(
-            name=_name(record),
+            name=_name({**record, "source": Path(record["source"]).name}),
             found=dict(found.most_common()),
             picture=small,
             file=file.relative_to(self._folder).as_posix(),

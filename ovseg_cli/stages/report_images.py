@@ -104,12 +104,14 @@ class ReportImages:
             name=kept.name,
             score=score,
             found=self._drawn(kept.image, kept.found),
-            annotated=self._drawn(kept.image, kept.annotated),
+            annotated=self._drawn(kept.image, kept.annotated, scores=False),
             mistakes=[(names[a], names[b]) for a, b in kept.mistakes[:MOST_MISTAKES]],
         )
 
-    def _drawn(self, image: UInt8[Tensor, "3 H W"], regions: Segmentation) -> Picture:
-        drawing = overlay(image, regions, self.vocabulary)
+    def _drawn(
+        self, image: UInt8[Tensor, "3 H W"], regions: Segmentation, *, scores: bool = True
+    ) -> Picture:
+        drawing = overlay(image, regions, self.vocabulary, scores=scores)
         longest = max(drawing.size)  # the drawing is of the right size, below it stands a legend
         return picture_of(drawing, longest_side=longest, most_bytes=MOST_BYTES)
 

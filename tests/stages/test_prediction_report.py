@@ -49,7 +49,7 @@ def test_images_words_and_failures_are_shown(tmp_path: Path) -> None:
     assert "2 images, 3 words, 1 input failed" in page.text()
     assert page.links == ["./overlays/a.png", "./overlays/%3Cb%3E%26.png"]
     assert all((tmp_path / "out" / name).is_file() for name in ("overlays/a.png", "panoptic.json"))
-    assert f"{tmp_path}/in/<b>&.png · dog, sky" in page.text()
+    assert "<b>&.png · dog, sky" in page.text()
     assert ["dog", "2", "50.0"] in page.rows
     assert "1 word without a find" in page.text()
     assert [row[0] for row in page.rows if "no such" in row[-1]] == [str(tmp_path / "gone.png")]
@@ -80,7 +80,7 @@ def test_of_many_images_the_first_are_drawn(tmp_path: Path) -> None:
     read = ReportPage(path.read_text(encoding="utf-8"))
     assert len(read.pictures) == MOST_DRAWINGS
     assert "And 5 images more, in the folder overlays." in read.text()
-    assert f"{source}, frame 47 · dog, sky" in read.text()
+    assert "a.png, frame 47 · dog, sky" in read.text()
     assert path.stat().st_size < 3_000_000
 
 
