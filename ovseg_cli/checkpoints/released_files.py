@@ -113,16 +113,17 @@ def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
 
 def _what_else(head: bytes) -> str:
     """What a file is that is no weights, and what to do."""
-    text = head.decode("utf-8", errors="ignore").strip()
-    if re.match(r"<(!doctype|html|head|\?xml)", text, flags=re.IGNORECASE):
+    text = head.decode("utf-8", errors="ignore")
+    if re.match(r"\s*<(!doctype|!--|html|head|\?xml)", text, flags=re.IGNORECASE):
         return (
             "is a web page and no weights; open the link in a browser, download the file from "
             "there, and give that"
         )
     if text.startswith("version https://git-lfs"):
         return "is a pointer to the weights, made by git lfs; fetch the file itself, 'git lfs pull'"
-    if b"\0" not in head and text.isprintable() | ("\n" in text):
-        return "is a text file and no weights"
+    whole = len(text.encode()) > len(head) - 4  # but for a character that the end cuts through
+    if whole and "\0" not in text:
+        return "is a text file and no weights; give the file as it was released"
     return (
         "is neither safetensors nor a file of PyTorch's or detectron2's; give the file as it was "
         "released"

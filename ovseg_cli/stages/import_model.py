@@ -122,6 +122,7 @@ def import_model(
     _check_layout(state, system, file)
     sha256 = _checked_hash(file, origin, shown=shown)
     chosen = load_recipe(recipe or released.recipe, overrides)
+    check_recipe(chosen)
     heads = int(chosen.section("proposer").get("heads", 8))
     parts = released.parts(state, heads=heads, source=str(file))
     chosen, artifacts, clip = imported_artifacts(parts, chosen, source=str(file))

@@ -21,8 +21,13 @@ from ovseg_cli.checkpoints.released_files import read_released
 from ovseg_cli.cli import main
 from ovseg_cli.errors import CheckpointError, OvsegError, UsageError
 from ovseg_cli.proposers import Mask2Former
+from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run
+from ovseg_cli.stages.evaluate import evaluate
 from ovseg_cli.stages.import_model import import_model
+from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
+from ovseg_cli.stages.predict import predict_command
+from ovseg_cli.stages.session import Settings
 
 
 class Payload:
@@ -235,3 +240,24 @@ def test_the_command_says_the_licence_and_what_to_do_next(tmp_path, released, mo
     shown = capsys.readouterr()
     assert json.loads(shown.out)["artifacts"] == {"proposals/released": len(released) - 1}
     assert "licence of these weights: MIT, commercial use is allowed" in shown.err
+
+
+def test_an_imported_run_directory_predicts_and_is_scored(tmp_path, released):
+    file, data = tmp_path / "model.pth", tmp_path / "shapes"
+    torch.save({"model": released}, file)
+    report = import_it(file)
+    make_shapes(
+        data, ShapesOptions(train=1, val=1, test=1, pairs_easy=1, pairs_crop=1, pairs_window=1)
+    )
+    photo = str(sorted((data / "test").iterdir())[0])
+    found = predict_command(
+        [photo], "beer,wine", model=str(report.folder), folder=tmp_path / "out", overlays=False
+    )
+    assert found.images == 1
+    assert found.error() is None
+    run = Run(report.folder)
+    changed = {"dataset": {"root": str(data)}, "framing": {"short_side": 128}, "targets": {}}
+    sections = {**run.recipe().sections, **changed}
+    scored = evaluate(Settings(run, Recipe("imported", sections=sections)))
+    assert 0 <= scored.results["panoptic"]["all"]["pq"] <= 1
+    assert scored.folder.is_relative_to(run.path / "evaluation")
