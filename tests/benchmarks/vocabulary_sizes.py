@@ -1,6 +1,6 @@
 """What more words cost after the networks: memory and time of an image, of 20 to 5,000 words.
 
-python tests/benchmarks/vocabulary_sizes.py [--words 20 150 1203 5000] [--masks 100] [--tile 640]
+python tests/benchmarks/vocabulary_sizes.py [--words 20 150 1203 5000] [--scale 100] [--tile 640]
 
 Random masks at stride 4, random embeddings of 768 numbers, two random texts a word; a segmenter of
 these parts makes each result of an image of 480 x 640. Memory is what tensors hold at once, beyond
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--masks", type=int, default=100)
     parser.add_argument("--size", type=int, nargs=2, default=[480, 640])
     parser.add_argument("--tile", type=int)
-    parser.add_argument("--scale", type=float, default=30.0)
+    parser.add_argument("--scale", type=float, default=100.0)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
