@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from ovseg_cli.recipe import build
 from ovseg_cli.segmenter import Segmenter
+from ovseg_cli.stages.evaluate_options import TASKS_OF, EvaluateOptions, scored_tasks
 from ovseg_cli.stages.grounding import Grounding
 from ovseg_cli.stages.input_sizes import InputSizes, segmenters_at
 from ovseg_cli.stages.scores import Results
-from ovseg_cli.stages.scoring import TASKS_OF, EvaluateOptions, ScoredImage, scored_tasks
+from ovseg_cli.stages.scoring import ScoredImage
 from ovseg_cli.stages.sensitivity import Sensitivity
 from ovseg_cli.stages.session import Settings
 from ovseg_cli.stages.sweep import SECTION as SWEEP

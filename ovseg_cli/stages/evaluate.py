@@ -21,6 +21,7 @@ from ovseg_cli.recipe import build
 from ovseg_cli.run import StageRecord, file_hash, fingerprint_of
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.stages.beside import beside_of
+from ovseg_cli.stages.evaluate_options import EvaluateOptions, Protocol, check_options
 from ovseg_cli.stages.evaluation_files import write_figures
 from ovseg_cli.stages.evaluation_report import FILE as REPORT
 from ovseg_cli.stages.evaluation_report import write_report
@@ -29,7 +30,7 @@ from ovseg_cli.stages.oracle_classes import OracleClasses
 from ovseg_cli.stages.oracles import with_oracle
 from ovseg_cli.stages.report_images import ReportImages
 from ovseg_cli.stages.scores import Results, Scores
-from ovseg_cli.stages.scoring import EvaluateOptions, Protocol, check_options, score
+from ovseg_cli.stages.scoring import score
 from ovseg_cli.stages.session import Settings, dataset_of, dataset_options
 from ovseg_cli.stages.targets import target_dataset, target_options, with_target
 from ovseg_cli.structures import Vocabulary

@@ -12,8 +12,9 @@ from ovseg_cli.inference import Task
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run
 from ovseg_cli.segmenter import Segmenter
+from ovseg_cli.stages.evaluate_options import EvaluateOptions
 from ovseg_cli.stages.scores import Results, Scores
-from ovseg_cli.stages.scoring import EvaluateOptions, ScoredImage
+from ovseg_cli.stages.scoring import ScoredImage
 from ovseg_cli.structures import Proposals, Vocabulary
 
 

@@ -16,7 +16,8 @@ from ..run import Run, file_hash
 from ..segmenter import Segmenter
 from ..storage import write_json, write_text
 from .evaluate import scored_vocabulary
-from .scoring import EvaluateOptions, score
+from .evaluate_options import EvaluateOptions
+from .scoring import score
 from .session import Settings, dataset_of, dataset_options, dataset_root
 
 CARD = "card.json"

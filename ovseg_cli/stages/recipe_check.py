@@ -16,10 +16,10 @@ from ..proposers import PROPOSERS, READY_PROPOSERS
 from ..recipe import Recipe, choose, options_for
 from ..segmenter import VocabularyOptions, options_of
 from .distill import DistillOptions
+from .evaluate_options import EvaluateOptions
 from .make_shapes import ShapesOptions
 from .mining_options import MineCaptionsOptions
 from .proposal_options import TrainProposalsOptions
-from .scoring import EvaluateOptions
 from .session import DatasetOptions, tuning_section
 from .sweep import SECTION as SWEEP
 from .sweep import SweepOptions

@@ -26,10 +26,11 @@ from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.stages.evaluate import default_name, evaluate, scored_vocabulary
+from ovseg_cli.stages.evaluate_options import EvaluateOptions
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
 from ovseg_cli.stages.oracles import with_oracle
 from ovseg_cli.stages.scores import class_map, results_table, segment_map, sweep_table
-from ovseg_cli.stages.scoring import EvaluateOptions, score
+from ovseg_cli.stages.scoring import score
 from ovseg_cli.stages.session import Settings
 from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals, Sample, Vocabulary
 from ovseg_cli.vocabulary import builtin_vocabulary
