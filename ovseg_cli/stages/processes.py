@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from ovseg_cli.errors import UsageError
@@ -11,6 +13,7 @@ from ovseg_cli.errors import UsageError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 FEW = 400  # jobs that are done before other processes have begun
+MOST = 61  # processes that Windows can wait for
 
 
 def results_of(
@@ -21,10 +24,11 @@ def results_of(
     Args:
         jobs: what is handed to the processes.
         work: a function of a module, or a partial of one.
-        workers: processes; 1 for this one alone, 0 for one a core where there are many jobs.
+        workers: processes; 1 for this one alone, 0 for one a core where there are many jobs. With
+            others, a script calls this below `if __name__ == "__main__":`.
 
     Raises:
-        UsageError: a negative number of workers.
+        UsageError: a negative number of workers, or the system ended one of them.
     """
     if workers < 0:
         raise UsageError(f"--workers {workers}: give 0 or more")
@@ -32,9 +36,20 @@ def results_of(
     if chosen == 1 or len(jobs) < 2:
         yield from map(work, jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(chosen, len(jobs)), _leave_ctrl_c_to_the_parent) as pool:
-        yield from pool.imap(work, jobs, chunksize=8)
+    pool = ProcessPoolExecutor(
+        min(chosen, len(jobs), MOST),
+        multiprocessing.get_context("spawn"),
+        _leave_ctrl_c_to_the_parent,
+    )
+    try:
+        yield from pool.map(work, jobs, chunksize=8)
+    except BrokenProcessPool as error:
+        raise UsageError(
+            f"--workers {workers}: a process was ended from outside, most often for want of "
+            'memory; try --workers 1, or in a script call it below `if __name__ == "__main__":`'
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _leave_ctrl_c_to_the_parent() -> None:
