@@ -116,7 +116,7 @@ def read_json(path: Path) -> Any:
         InputError: it is missing, unreadable or no JSON; line and column are named.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())  # which may begin with Windows' byte order mark
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except json.JSONDecodeError as error:

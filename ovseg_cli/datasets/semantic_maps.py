@@ -128,7 +128,7 @@ class SemanticMaps:
         if self._is_listed:
             return ()
         stems = {path.stem for path, _ in self._files}
-        images = (path for path in self._images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        images = _files(self._images, IMAGE_SUFFIXES)
         return tuple(sorted(path for path in images if path.stem not in stems))
 
     def map_path(self, index: int) -> Path:
@@ -154,12 +154,19 @@ class SemanticMaps:
 
 
 def _stems(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.iterdir() if path.suffix.lower() in MAP_SUFFIXES)
+    return sorted({path.stem for path in _files(folder, MAP_SUFFIXES)})
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """The files of a kind, without the hidden ones that macOS puts beside each."""
+    for path in folder.iterdir():
+        if path.suffix.lower() in suffixes and not path.name.startswith("."):
+            yield path
 
 
 def _listed(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list of images: {error}") from error
     endings = (*IMAGE_SUFFIXES, *MAP_SUFFIXES)
@@ -168,7 +175,7 @@ def _listed(path: Path) -> list[str]:
         if not line.strip():
             continue
         name = safe_name(path, f"line {number}", line.strip())
-        stem = Path(name).stem if name.lower().endswith(endings) else name
+        stem = name.rpartition(".")[0] if name.lower().endswith(endings) else name
         if stem in places:
             raise InputError(f"{path}: line {number}: {stem} is there already, line {places[stem]}")
         places[stem] = number
@@ -176,7 +183,7 @@ def _listed(path: Path) -> list[str]:
 
 
 def _found(folder: Path, stem: str, suffixes: tuple[str, ...]) -> Path:
-    for suffix in suffixes:
+    for suffix in (*suffixes, *map(str.upper, suffixes)):
         if (folder / f"{stem}{suffix}").is_file():
             return folder / f"{stem}{suffix}"
     raise InputError(f"{folder}: no {stem} with ending {', '.join(suffixes)}")

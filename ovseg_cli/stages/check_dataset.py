@@ -87,11 +87,16 @@ def check_dataset(
 
     Raises:
         UsageError: no such dataset, folder or split, or the folder holds none that is known.
-        InputError: the first file or annotation that cannot be used.
+        InputError: the first file or annotation that cannot be used, or there is no image.
     """
-    return [
-        _check(part, workers) for part in parts_of(what, data=data, split=split, options=options)
-    ]
+    parts = parts_of(what, data=data, split=split, options=options)
+    return [_not_empty(_check(part, workers)) for part in parts]
+
+
+def _not_empty(part: CheckedPart) -> CheckedPart:
+    if not part.images:
+        raise InputError(f"{part.name}: there is no image in this {part.kind} dataset")
+    return part
 
 
 def _check(part: Part | CaptionPart, workers: int) -> CheckedPart:
@@ -173,7 +178,7 @@ def _counted(
     counts: Counter[int] = Counter()
     empty = not_annotated = 0
     for found in _run(name, checks, workers):
-        counts += found.categories
+        counts.update(found.categories)
         empty += found.empty
         not_annotated += not found.categories
     classes = {title: counts[number] for number, title in names.items()}

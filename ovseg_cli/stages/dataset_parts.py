@@ -73,17 +73,20 @@ def parts_of(
         UsageError: no such dataset, folder or split, or the folder holds none that is known.
     """
     root = Path(what)
-    if what in {dataset.name for dataset in known_datasets()}:
+    if what in {dataset.name for dataset in known_datasets()} or not root.is_dir():
+        try:
+            dataset = known_dataset(what)
+        except UsageError as error:
+            raise UsageError(f"{what}: no such folder, and {error}") from error
         if options is not None:
             raise UsageError(f"{what}: it is known where its parts lie; leave these options out")
-        return _known_parts(known_dataset(what), data, split)
-    if not root.is_dir():
-        names = ", ".join(dataset.name for dataset in known_datasets())
-        raise UsageError(f"{what}: no such folder, and no dataset of that name: {names}")
+        return _known_parts(dataset, data, split)
     if options is not None:
+        options = replace(options, images=options.images or _images(root, options.split))
         return [Part(f"{root.resolve().name}-{options.split}", root, options)]
     found = [*_coco_parts(root), *_map_parts(root)]
-    chosen = [part for part in found if split is None or part.name.endswith(f"-{split}")]
+    name = f"{root.resolve().name}-{split}"
+    chosen = found if split is None else [part for part in found if part.name == name]
     if not found:
         raise UsageError(f"{root}: no dataset is found here; there should be {_EXPECTED}")
     if not chosen:
@@ -106,7 +109,7 @@ def folder_options(root: str, split: str | None, **given: str | None) -> TargetO
     said = {key: value for key, value in given.items() if value is not None}
     if not said:
         return None
-    if "maps" in said and "file" not in said:
+    if "maps" in said and not said.get("file", "").endswith(".json"):
         said.setdefault("annotations", "semantic")
     if said.get("annotations") == "semantic" and not {"maps", "classes"} <= set(said):
         raise UsageError("label maps need --maps, their folder, and --classes, a list or @FILE")

@@ -213,6 +213,12 @@ def test_the_first_bad_entry_is_named(root: Path, edit: str, value: object, mess
         CocoDataset(root, "val")
 
 
+def test_json_that_windows_tools_wrote_is_read(root: Path) -> None:
+    path = root / "annotations" / "panoptic_val.json"
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert len(CocoDataset(root, "val")) == 2
+
+
 def test_broken_json_names_line_and_column(root: Path) -> None:
     (root / "annotations" / "panoptic_val.json").write_text('{"images": [\n1,, 2]}')
     with pytest.raises(InputError, match="not valid JSON at line 2, column 3"):

@@ -44,10 +44,27 @@ def test_a_map_is_one_mask_a_class_and_its_greatest_value_is_void(root: Path) ->
     assert maps(root).name.endswith("-val")
 
 
-@pytest.mark.parametrize("text", ["b.1\n", "b.1.jpg\n\n"])
+@pytest.mark.parametrize("text", ["b.1\n", "b.1.jpg\n\n", "\ufeffb.1.jpg\r\n"])
 def test_a_list_names_the_images_to_read(root: Path, text: str) -> None:
-    (root / "val.txt").write_text(text)
+    (root / "val.txt").write_text(text, encoding="utf-8")
     assert [sample.file_name for sample in maps(root, "val.txt")] == ["b.1.jpg"]
+
+
+def test_a_list_may_name_images_in_folders(root: Path) -> None:
+    for folder, ending in (("images", "jpg"), ("maps", "png")):
+        (root / folder / "town").mkdir()
+        (root / folder / f"a.{ending}").rename(root / folder / "town" / f"a.{ending}")
+    (root / "val.txt").write_text("town/a.jpg\nb.1\n")
+    assert maps(root, "val.txt").map_path(0) == root / "maps" / "town" / "a.png"
+
+
+def test_cameras_write_large_endings_and_macos_hidden_files(root: Path) -> None:
+    (root / "images" / "a.jpg").rename(root / "images" / "a.JPG")
+    for hidden in ("images/._c.jpg", "maps/._a.png"):
+        (root / hidden).write_bytes(b"of the Finder")
+    dataset = maps(root)
+    assert [sample.file_name.lower() for sample in dataset] == ["a.jpg", "b.1.jpg"]
+    assert dataset.images_without_map() == ()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ from ovseg_cli.errors import InputError, OvsegError, UsageError
 from ovseg_cli.stages.check_dataset import CheckedPart, check_dataset
 from ovseg_cli.stages.dataset_parts import folder_options
 from ovseg_cli.stages.list_datasets import list_datasets
-from ovseg_cli.stages.processes import results_of
 
 SAMPLES = Path(
     os.environ.get("OVSEG_SAMPLES", Path(__file__).parents[2] / ".." / "shared" / "data")
@@ -313,6 +312,25 @@ def test_zero_is_no_class_where_classes_count_from_one(maps: Path) -> None:
         check(maps, options=options)
 
 
+def test_label_maps_beside_images_need_their_folder_and_classes_alone(maps: Path) -> None:
+    said = {"maps": "masks", "classes": f"@{maps / 'classes.txt'}"}
+    (part,) = check(maps, options=folder_options(str(maps), None, **said))
+    assert (part.images, part.not_annotated) == (3, 1)
+    (maps / "val.txt").write_text("a\n")
+    (part,) = check(maps, options=folder_options(str(maps), None, file="val.txt", **said))
+    assert part.images == 1
+
+
+def test_a_dataset_without_images_is_refused(maps: Path, instances: Path) -> None:
+    for path in (*maps.glob("images/*"), *maps.glob("masks/*")):
+        path.unlink()
+    with pytest.raises(InputError, match="-all: there is no image in this semantic dataset"):
+        check(maps, split="all")
+    write(instances, "instances_val", {"images": [], "annotations": [], "categories": CATEGORIES})
+    with pytest.raises(InputError, match="-val: there is no image in this instances dataset"):
+        check(instances, split="val")
+
+
 def test_what_a_folder_holds_can_be_said(instances: Path) -> None:
     shutil.move(instances / "annotations" / "instances_val.json", instances / "mine.json")
     with pytest.raises(UsageError, match=r"no dataset is found here; there should be annotations/"):
@@ -362,7 +380,9 @@ def test_a_known_dataset_is_checked_where_it_lies(tmp_path: Path) -> None:
         check_dataset(
             "pascal_voc_21", data=tmp_path, options=folder_options("x", None, images="images")
         )
-    with pytest.raises(UsageError, match="no such folder, and no dataset of that name: coco_pano"):
+    with pytest.raises(
+        UsageError, match="nowhere: no such folder, and no dataset 'nowhere'; there are coco_pano"
+    ):
         check_dataset("nowhere", data=tmp_path)
     with pytest.raises(UsageError, match="pascal_voc_21: no split 'test'; it has train, val"):
         check_dataset("pascal_voc_21", data=tmp_path, split="test")
@@ -372,18 +392,10 @@ def test_the_list_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "cityscapes" / "gtFine").mkdir(parents=True)
     found = {entry["name"]: entry for entry in list_datasets(tmp_path)}
     assert found["cityscapes"]["mend"] == "ovseg datasets prepare cityscapes"
-    assert found["lvis"]["mend"].startswith("get it and put it into")
+    assert found["lvis"]["mend"].startswith("put its archives, as they are, into")
     assert [entry["name"] for entry in list_datasets(tmp_path, ["lvis"])] == ["lvis"]
     with pytest.raises(UsageError, match=r"--data .*nowhere: no such folder"):
         list_datasets(tmp_path / "nowhere")
-
-
-def test_results_come_in_order_from_several_processes() -> None:
-    assert list(results_of(range(40), math.factorial, workers=2))[5] == 120
-    with pytest.raises(ValueError, match="negative"):
-        list(results_of([3, -1, 2], math.factorial, workers=2))
-    with pytest.raises(UsageError, match="--workers -1: give 0 or more"):
-        list(results_of([1], math.factorial, workers=-1))
 
 
 def test_the_commands_answer(instances: Path, tmp_path: Path) -> None:
@@ -398,7 +410,7 @@ def test_the_commands_answer(instances: Path, tmp_path: Path) -> None:
     listed = json.loads(answer("list", "--data", str(tmp_path), "--json"))
     assert {entry["state"] for entry in listed} == {"not here"}
     assert "mapillary" in answer("list", "--data", str(tmp_path))
-    assert "get it and" in answer("list", "lvis", "--data", str(tmp_path))
+    assert "put its archives" in answer("list", "lvis", "--data", str(tmp_path))
 
 
 @needs_samples
