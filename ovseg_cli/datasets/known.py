@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ovseg_cli.errors import UsageError
 
 DATA = Path(__file__).parent / "known_datasets.json"
+ARCHIVES = (".zip", ".tar", ".tar.gz")
 LAYOUT = ("annotations", "classes", "values")
 
 Annotations = Literal["panoptic", "instances", "semantic", "captions"]
@@ -29,7 +30,8 @@ class KnownDataset:
         root: its folder below OVSEG_DATA.
         splits: by name, the paths below its folder: `images`, `file` and `maps`, where there are
             such.
-        official: files or folders below OVSEG_DATA of which one is there after the download.
+        official: files or folders below OVSEG_DATA of which one is there after the download;
+            archives lie there or in its folder.
         source: where to get it, and the names of the files.
         licence: in a word.
     """
@@ -69,8 +71,10 @@ class KnownDataset:
         """
         if self.splits_here(data):
             return "here"
-        there = any((data / path).exists() for path in self.official)
-        return "not prepared" if there else "not here"
+        archives = [Path(path).name for path in self.official if path.endswith(ARCHIVES)]
+        places = [data / path for path in self.official]
+        places += [folder / name for folder in (data, data / self.root) for name in archives]
+        return "not prepared" if any(place.exists() for place in places) else "not here"
 
     def _is_here(self, root: Path, split: str) -> bool:
         paths = dict(self.splits[split])
@@ -89,15 +93,16 @@ def known_datasets() -> tuple[KnownDataset, ...]:
 
 
 def known_dataset(name: str) -> KnownDataset:
-    """A dataset by its name.
+    """A dataset by its name, in any case and with dashes or underscores.
 
     Raises:
         UsageError: there is none of that name.
     """
     found = {dataset.name: dataset for dataset in known_datasets()}
-    if name not in found:
+    key = name.strip().lower().replace("-", "_")
+    if key not in found:
         raise UsageError(f"no dataset {name!r}; there are {', '.join(found)}")
-    return found[name]
+    return found[key]
 
 
 def _dataset(entry: dict[str, Any]) -> KnownDataset:

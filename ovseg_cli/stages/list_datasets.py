@@ -52,7 +52,7 @@ def _entry(dataset: KnownDataset, data: Path) -> dict[str, Any]:
     mends = {
         "here": None,
         "not prepared": prepare,
-        "not here": f"get it and put it into {data / dataset.root}, then {prepare}",
+        "not here": f"put its archives, as they are, into {data / dataset.root}, then {prepare}",
     }
     return {
         **asdict(dataset),

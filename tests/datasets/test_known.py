@@ -92,6 +92,14 @@ def test_the_state_is_told_from_what_lies_there(tmp_path: Path) -> None:
     assert stuff.splits_here(tmp_path) == ("val2017",)
 
 
+@pytest.mark.parametrize("folder", [".", "pascal_voc_d2"])
+def test_an_archive_may_lie_beside_the_folder_or_in_it(tmp_path: Path, folder: str) -> None:
+    archive = tmp_path / folder / "VOCtrainval_11-May-2012.tar"
+    archive.parent.mkdir(exist_ok=True)
+    archive.touch()
+    assert known_dataset("pascal-voc-20").state(tmp_path) == "not prepared"
+
+
 def test_panoptic_files_alone_are_not_enough(tmp_path: Path) -> None:
     coco = known_dataset("coco_panoptic")
     make(coco, "val2017", tmp_path)

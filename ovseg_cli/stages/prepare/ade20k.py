@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ovseg_cli.errors import InputError
 from ovseg_cli.stages.prepare.ade20k_instances import (
     CLASSES,
     FOLDER,
@@ -22,13 +21,9 @@ from ovseg_cli.stages.prepare.label_maps import (
     relabelled,
     table_of,
 )
-from ovseg_cli.stages.prepare.panoptic import (
-    segments_info,
-    write_panoptic_json,
-    write_panoptic_png,
-)
-from ovseg_cli.stages.prepare.sources import Download, Prepared, optional, required
-from ovseg_cli.stages.prepare.work import Job, Record, make_files, make_records
+from ovseg_cli.stages.prepare.panoptic import make_panoptic, panoptic_record
+from ovseg_cli.stages.prepare.sources import Download, Prepared, files_in, optional, required
+from ovseg_cli.stages.prepare.work import Job, Record, make_files
 from ovseg_cli.vocabulary import builtin_vocabulary
 
 SPLITS = ("validation", "training")
@@ -54,7 +49,7 @@ def prepare(folder: Path, splits: Sequence[str], workers: int) -> Prepared:
     for split in splits:
         required(folder, Download(f"images/{split}", _PAGE, _ARCHIVE, ".."))
         maps = required(folder, Download(f"annotations/{split}", _PAGE, _ARCHIVE, ".."))
-        names = _names(maps)
+        names = [path.stem for path in files_in(maps, "*.png", _ARCHIVE)]
         counts[f"{split} label maps"] = _label_maps(folder, split, names, workers)
         part = Download(f"annotations_instance/{split}", _INSTANCE_PAGE, "annotations_instance.tar")
         if optional(folder, part) is None:
@@ -66,13 +61,6 @@ def prepare(folder: Path, splits: Sequence[str], workers: int) -> Prepared:
             counts[f"{split} panoptic"] = _panoptic(folder, split, names, workers)
             counts[f"{split} instances"] = make_instances(folder, split, names, workers)
     return Prepared(folder, counts, tuple(left_out))
-
-
-def _names(maps: Path) -> list[str]:
-    names = sorted(path.stem for path in maps.glob("*.png"))
-    if not names:
-        raise InputError(f"{maps}: no label map in this folder; unpack {_ARCHIVE} anew")
-    return names
 
 
 def _label_maps(folder: Path, split: str, names: Sequence[str], workers: int) -> int:
@@ -89,23 +77,19 @@ def _label_maps(folder: Path, split: str, names: Sequence[str], workers: int) ->
 
 def _panoptic(folder: Path, split: str, names: Sequence[str], workers: int) -> int:
     file = folder / f"ade20k_panoptic_{SHORT[split]}.json"
-    if not file.is_file():
-        jobs = [
-            Job(
-                (
-                    folder / "annotations" / split / f"{name}.png",
-                    folder / "annotations_instance" / split / f"{name}.png",
-                    folder / "images" / split / f"{name}.jpg",
-                ),
-                (file.with_suffix("") / f"{name}.png",),
-            )
-            for name in names
-        ]
-        journal = file.with_name(f".{file.stem}.jsonl")
-        title = f"{FOLDER} {split}: panoptic"
-        records = make_records(jobs, convert_scene, journal, title=title, workers=workers)
-        write_panoptic_json(file, CLASSES, records)
-        journal.unlink()
+    jobs = [
+        Job(
+            (
+                folder / "annotations" / split / f"{name}.png",
+                folder / "annotations_instance" / split / f"{name}.png",
+                folder / "images" / split / f"{name}.jpg",
+            ),
+            (file.with_suffix("") / f"{name}.png",),
+        )
+        for name in names
+    ]
+    title = f"{FOLDER} {split}: panoptic"
+    make_panoptic(file, jobs, convert_scene, CLASSES, title=title, workers=workers)
     return len(names)
 
 
@@ -133,11 +117,4 @@ def convert_scene(job: Job) -> Record:
     for number, category in objects.category_of.items():
         ids[objects.numbers == number] = 256 + number
         category_of[256 + number] = category
-    write_panoptic_png(job.targets[0], ids)
-    return {
-        "file_name": image.name,
-        "png": job.targets[0].name,
-        "height": labels.shape[0],
-        "width": labels.shape[1],
-        "segments_info": segments_info(ids, category_of),
-    }
+    return panoptic_record(job.targets[0], image.name, ids, category_of)

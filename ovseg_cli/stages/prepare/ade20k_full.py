@@ -14,7 +14,7 @@ from PIL import Image
 
 from ovseg_cli.errors import InputError
 from ovseg_cli.stages.prepare.label_maps import VOID, check_size, read_values, write_map
-from ovseg_cli.stages.prepare.sources import Download, Prepared, required
+from ovseg_cli.stages.prepare.sources import Download, Prepared, files_in, required
 from ovseg_cli.stages.prepare.work import Job, link_or_copy, make_files
 from ovseg_cli.storage import writing
 
@@ -45,9 +45,7 @@ def prepare(folder: Path, splits: Sequence[str], workers: int) -> Prepared:
     counts: dict[str, int] = {}
     for split in splits:
         source = required(folder, Download(f"images/ADE/{split}", _PAGE, _ARCHIVE, ".."))
-        images = sorted(source.rglob("*.jpg"), key=lambda path: path.name)
-        if not images:
-            raise InputError(f"{source}: no image in its folders; unpack {_ARCHIVE} anew")
+        images = files_in(source, "**/*.jpg", _ARCHIVE)
         jobs = [
             Job(
                 (image, image.with_name(f"{image.stem}_seg.png")),

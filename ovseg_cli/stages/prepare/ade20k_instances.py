@@ -82,7 +82,7 @@ def make_instances(folder: Path, split: str, names: Sequence[str], workers: int)
         title = f"{FOLDER} {split}: instances"
         records = make_records(jobs, instances_of, journal, title=title, workers=workers)
         write_text(file, json.dumps(_coco(records)))
-        journal.unlink()
+        journal.unlink(missing_ok=True)
     return len(names)
 
 

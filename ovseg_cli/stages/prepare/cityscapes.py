@@ -12,13 +12,9 @@ import numpy as np
 
 from ovseg_cli.errors import InputError
 from ovseg_cli.stages.prepare.label_maps import check_size, read_values
-from ovseg_cli.stages.prepare.panoptic import (
-    segments_info,
-    write_panoptic_json,
-    write_panoptic_png,
-)
-from ovseg_cli.stages.prepare.sources import Download, Prepared, required
-from ovseg_cli.stages.prepare.work import Job, Record, make_records
+from ovseg_cli.stages.prepare.panoptic import make_panoptic, panoptic_record
+from ovseg_cli.stages.prepare.sources import Download, Prepared, files_in, required
+from ovseg_cli.stages.prepare.work import Job, Record
 from ovseg_cli.vocabulary import builtin_ids, builtin_vocabulary
 
 FOLDER = "cityscapes"
@@ -27,6 +23,7 @@ CLASSES = "cityscapes_19"
 NUMBERS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # of labels
 LABELS = 34  # all that there are, from 0; those that are not scored are void
 _PAGE = "https://www.cityscapes-dataset.com/downloads"
+_MAPS, _IMAGES = "gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip"
 _MAP = "_gtFine_instanceIds.png"
 _IMAGE = "_leftImg8bit.png"
 
@@ -45,36 +42,20 @@ def prepare(folder: Path, splits: Sequence[str], workers: int) -> Prepared:
     """
     counts: dict[str, int] = {}
     for split in splits:
-        part = Download(f"gtFine/{split}", _PAGE, "gtFine_trainvaltest.zip")
-        maps = sorted(required(folder, part).glob(f"*/*{_MAP}"))
-        if not maps:
-            raise InputError(f"{folder / part.path}: no */*{_MAP}; unpack {part.archive} anew")
-        part = Download(f"leftImg8bit/{split}", _PAGE, "leftImg8bit_trainvaltest.zip")
-        counts[f"{split} panoptic"] = _panoptic(
-            folder, split, maps, required(folder, part), workers
-        )
+        part = Download(f"gtFine/{split}", _PAGE, _MAPS)
+        maps = files_in(required(folder, part), f"*/*{_MAP}", _MAPS)
+        images = required(folder, Download(f"leftImg8bit/{split}", _PAGE, _IMAGES))
+        file = folder / "annotations" / f"panoptic_{split}.json"
+        jobs = [_job(path, images, file.with_suffix("")) for path in maps]
+        title = f"{FOLDER} {split}"
+        make_panoptic(file, jobs, convert_street, CLASSES, title=title, workers=workers)
+        counts[f"{split} panoptic"] = len(jobs)
     return Prepared(folder, counts)
 
 
-def _panoptic(folder: Path, split: str, maps: Sequence[Path], images: Path, workers: int) -> int:
-    file = folder / "annotations" / f"panoptic_{split}.json"
-    if file.is_file():
-        return len(maps)
-    stems = [path.name.removesuffix(_MAP) for path in maps]
-    jobs = [
-        Job(
-            (path, images / path.parent.name / f"{stem}{_IMAGE}"),
-            (file.with_suffix("") / f"{stem}.png",),
-        )
-        for path, stem in zip(maps, stems, strict=True)
-    ]
-    journal = file.with_name(f".panoptic_{split}.jsonl")
-    records = make_records(
-        jobs, convert_street, journal, title=f"{FOLDER} {split}", workers=workers
-    )
-    write_panoptic_json(file, CLASSES, records)
-    journal.unlink()
-    return len(records)
+def _job(path: Path, images: Path, pngs: Path) -> Job:
+    stem = path.name.removesuffix(_MAP)
+    return Job((path, images / path.parent.name / f"{stem}{_IMAGE}"), (pngs / f"{stem}.png",))
 
 
 def convert_street(job: Job) -> Record:
@@ -97,14 +78,8 @@ def convert_street(job: Job) -> Record:
     category_of = {int(v): class_of()[v if v < 1000 else v // 1000] for v in np.unique(ids) if v}
     is_thing = builtin_vocabulary(CLASSES).is_thing
     groups = [v for v, category in category_of.items() if v < 1000 and is_thing[category]]
-    write_panoptic_png(job.targets[0], ids)
-    return {
-        "file_name": f"{image.parent.name}/{image.name}",
-        "png": job.targets[0].name,
-        "height": values.shape[0],
-        "width": values.shape[1],
-        "segments_info": segments_info(ids, category_of, groups),
-    }
+    name = f"{image.parent.name}/{image.name}"
+    return panoptic_record(job.targets[0], name, ids, category_of, groups)
 
 
 @cache

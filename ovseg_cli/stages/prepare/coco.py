@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ovseg_cli.datasets.coco_files import read_annotations
 from ovseg_cli.errors import InputError
-from ovseg_cli.stages.prepare.sources import Download, Prepared, required
+from ovseg_cli.stages.prepare.sources import Download, Prepared, files_in, required
 
 FOLDER = "coco"
 SPLITS = ("val2017", "train2017")
@@ -37,9 +37,10 @@ def prepare(folder: Path, splits: Sequence[str], workers: int, *, kind: str) -> 
         file = f"annotations/{kind}_{split}.json"
         required(folder, Download(file, _PAGE, _OF_KIND[kind]))
         images = required(folder, Download(split, _PAGE, f"{split}.zip"))
-        counts[f"{split} images"] = _count(images, "*.jpg")
+        counts[f"{split} images"] = len(files_in(images, "*.jpg", f"{split}.zip"))
         if kind == "panoptic":
-            counts[f"{split} panoptic"] = _count(_pngs(folder, split), "*.png")
+            pngs = files_in(_pngs(folder, split), "*.png", f"panoptic_{split}.zip")
+            counts[f"{split} panoptic"] = len(pngs)
     return Prepared(folder, counts)
 
 
@@ -83,10 +84,3 @@ def _pngs(folder: Path, split: str) -> Path:
         return folder / name
     annotations = folder / "annotations"
     return required(annotations, Download(name, _PAGE, f"{name}.zip"))
-
-
-def _count(folder: Path, pattern: str) -> int:
-    count = sum(1 for _ in folder.glob(pattern))
-    if not count:
-        raise InputError(f"{folder}: no {pattern} in this folder; unpack its archive anew")
-    return count

@@ -11,19 +11,16 @@ import numpy as np
 
 from ovseg_cli.errors import InputError
 from ovseg_cli.stages.prepare.label_maps import check_size, read_values, relabelled, table_of
-from ovseg_cli.stages.prepare.panoptic import (
-    segments_info,
-    write_panoptic_json,
-    write_panoptic_png,
-)
-from ovseg_cli.stages.prepare.sources import Download, Prepared, required
-from ovseg_cli.stages.prepare.work import Job, Record, make_records
+from ovseg_cli.stages.prepare.panoptic import make_panoptic, panoptic_record
+from ovseg_cli.stages.prepare.sources import Download, Prepared, files_in, required
+from ovseg_cli.stages.prepare.work import Job, Record
 from ovseg_cli.vocabulary import builtin_ids
 
 FOLDER = "coco_stuff"
 SPLITS = ("val2017", "train2017")
 CLASSES = "coco_stuff_171"
 _PAGE = "https://github.com/nightrome/cocostuff"
+_ARCHIVE = "stuffthingmaps_trainval2017.zip"
 _COCO_PAGE = "https://cocodataset.org/#download"
 
 
@@ -44,13 +41,15 @@ def prepare(folder: Path, splits: Sequence[str], workers: int) -> Prepared:
     """
     counts: dict[str, int] = {}
     for split in splits:
-        archive = "stuffthingmaps_trainval2017.zip"
-        part = Download(f"stuffthingmaps/{split}", _PAGE, archive, "stuffthingmaps")
-        maps = sorted(required(folder, part).glob("*.png"))
-        if not maps:
-            raise InputError(f"{folder / part.path}: no label map here; unpack {archive} anew")
+        part = Download(f"stuffthingmaps/{split}", _PAGE, _ARCHIVE, "stuffthingmaps")
+        maps = files_in(required(folder, part), "*.png", _ARCHIVE)
         images = _images(folder, split)
-        counts[f"{split} panoptic"] = _panoptic(folder, split, maps, images, workers)
+        file = folder / "annotations" / f"panoptic_{split}.json"
+        pngs = file.with_suffix("")
+        jobs = [Job((path, images / f"{path.stem}.jpg"), (pngs / path.name,)) for path in maps]
+        title = f"{FOLDER} {split}"
+        make_panoptic(file, jobs, convert_stuff, CLASSES, title=title, workers=workers)
+        counts[f"{split} panoptic"] = len(jobs)
     return Prepared(folder, counts)
 
 
@@ -58,28 +57,13 @@ def _images(folder: Path, split: str) -> Path:
     images, beside = folder / split, folder.parent / "coco" / split
     if not images.exists() and beside.is_dir():
         try:
-            os.symlink(Path("..") / "coco" / split, images, target_is_directory=True)
-        except OSError as error:
+            place = os.path.relpath(beside.resolve(), folder.resolve())
+            os.symlink(place, images, target_is_directory=True)
+        except (OSError, ValueError) as error:  # ValueError: on another drive of Windows
             raise InputError(
-                f"{images}: cannot be made a link to {beside} ({error.strerror}); copy the folder"
+                f"{images}: cannot be made a link to {beside} ({error}); copy the folder"
             ) from error
     return required(folder, Download(split, _COCO_PAGE, f"{split}.zip"))
-
-
-def _panoptic(folder: Path, split: str, maps: Sequence[Path], images: Path, workers: int) -> int:
-    file = folder / "annotations" / f"panoptic_{split}.json"
-    if file.is_file():
-        return len(maps)
-    jobs = [
-        Job((path, images / f"{path.stem}.jpg"), (file.with_suffix("") / path.name,))
-        for path in maps
-    ]
-    journal = file.with_name(f".panoptic_{split}.jsonl")
-    title = f"{FOLDER} {split}"
-    records = make_records(jobs, convert_stuff, journal, title=title, workers=workers)
-    write_panoptic_json(file, CLASSES, [record for record in records if record["segments_info"]])
-    journal.unlink()
-    return len(maps)
 
 
 def convert_stuff(job: Job) -> Record:
@@ -97,14 +81,7 @@ def convert_stuff(job: Job) -> Record:
     check_size(image, labels.shape)
     category_of = {number: number for number in builtin_ids(CLASSES)}
     ids = relabelled(labels, _table(), path)
-    write_panoptic_png(job.targets[0], ids)
-    return {
-        "file_name": image.name,
-        "png": job.targets[0].name,
-        "height": labels.shape[0],
-        "width": labels.shape[1],
-        "segments_info": segments_info(ids, category_of),
-    }
+    return panoptic_record(job.targets[0], image.name, ids, category_of)
 
 
 def _table() -> np.ndarray:

@@ -1,6 +1,6 @@
 """COCO's panoptic files, made of segment ids."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +8,72 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ovseg_cli.stages.prepare.work import Record
+from ovseg_cli.stages.prepare.work import Job, Record, make_records
 from ovseg_cli.vocabulary import builtin_ids, builtin_vocabulary
 from ovseg_cli.writers import categories, panoptic_image, panoptic_json, write_png
 
 
-def write_panoptic_png(path: Path, ids: np.ndarray) -> None:
-    """Writes segment ids as COCO stores them.
+def make_panoptic(
+    file: Path,
+    jobs: Sequence[Job],
+    convert: Callable[[Job], Record],
+    classes: str,
+    *,
+    title: str,
+    workers: int,
+) -> None:
+    """Makes a split's panoptic PNGs and their file; one that is there is kept.
+
+    Images without any segment are left out of the file.
 
     Args:
-        path: where.
-        ids: (H, W) segment ids, 0 is void.
+        file: of the annotations.
+        jobs: one an image.
+        convert: does a job, see `panoptic_record`.
+        classes: a built-in vocabulary with the dataset's ids.
+        title: of the progress bar.
+        workers: processes, see `results_of`.
+
+    Raises:
+        InputError: the first image that cannot be used.
+        StorageError: no space left, or the folder cannot be written.
+    """
+    if file.is_file():
+        return
+    journal = file.with_name(f".{file.stem}.jsonl")
+    records = make_records(jobs, convert, journal, title=title, workers=workers)
+    annotated = [record for record in records if record["segments_info"]]
+    write_panoptic_json(file, classes, annotated)
+    journal.unlink(missing_ok=True)
+
+
+def panoptic_record(
+    png: Path,
+    image: str,
+    ids: np.ndarray,
+    category_of: dict[int, int],
+    crowds: Sequence[int] = (),
+) -> Record:
+    """Writes an image's panoptic PNG, and tells what is in it.
+
+    Args:
+        png: where.
+        image: the image's name in the annotations.
+        ids: (H, W) segment ids below 2^16, 0 is void.
+        category_of: the category id of every segment.
+        crowds: the segments that stand for several objects.
 
     Raises:
         StorageError: no space left, or the folder cannot be written.
     """
-    write_png(path, panoptic_image(torch.from_numpy(ids.astype(np.int64))))
+    write_png(png, panoptic_image(torch.from_numpy(ids.astype(np.int64))))
+    return {
+        "file_name": image,
+        "png": png.name,
+        "height": ids.shape[0],
+        "width": ids.shape[1],
+        "segments_info": segments_info(ids, category_of, crowds),
+    }
 
 
 def segments_info(

@@ -46,8 +46,8 @@ def prepare(folder: Path, splits: Sequence[str], workers: int, *, classes: int) 
     convert = partial(convert_context, table=value_table(classes), kind=kind)
     counts: dict[str, int] = {}
     for split in splits:
-        part = Download(f"{_SOURCE}/ImageSets/Main/{split}.txt", _VOC_PAGE, _VOC_ARCHIVE)
-        names = listed_names(required(folder.parent, part))
+        path = f"../{_SOURCE}/ImageSets/Main/{split}.txt"
+        names = listed_names(required(folder, Download(path, _VOC_PAGE, _VOC_ARCHIVE, "..")))
         maps = required(folder, Download("trainval", _PAGE, "trainval.tar.gz"))
         jobs = [
             Job(

@@ -41,8 +41,8 @@ def prepare(
     maps = "annotations_pascal21" if with_background else "annotations_pascal20"
     counts: dict[str, int] = {}
     for split in splits:
-        part = Download(f"{_SOURCE}/ImageSets/Segmentation/{split}.txt", _PAGE, _ARCHIVE)
-        names = listed_names(required(folder.parent, part))
+        path = f"../{_SOURCE}/ImageSets/Segmentation/{split}.txt"
+        names = listed_names(required(folder, Download(path, _PAGE, _ARCHIVE, "..")))
         source = folder.parent / _SOURCE
         jobs = [
             Job(

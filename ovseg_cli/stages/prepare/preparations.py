@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ovseg_cli.datasets.known import known_dataset
 from ovseg_cli.errors import UsageError
 from ovseg_cli.stages.prepare import (
     ade20k,
@@ -64,19 +65,19 @@ def prepare(name: str, data: Path, *, splits: Sequence[str] = (), workers: int =
     """Makes what is missing of a dataset; stopped and started again it goes on.
 
     Args:
-        name: of `PREPARATIONS`, in any case and with dashes or underscores.
+        name: of a known dataset.
         data: the folder that holds all datasets.
         splits: which to prepare; none for the usual ones.
         workers: processes; 0 for one a core where there are many images.
 
     Raises:
-        UsageError: no such dataset or split, or a negative number of workers.
+        UsageError: no such folder, dataset or split, or a negative number of workers.
         InputError: a download is not there, or a file is damaged; the first one is named.
         StorageError: no space left, or the folder cannot be written.
     """
-    chosen = PREPARATIONS.get(name.strip().lower().replace("-", "_"))
-    if chosen is None:
-        raise UsageError(f"datasets prepare {name}: there is {', '.join(PREPARATIONS)}")
+    chosen = PREPARATIONS[known_dataset(name).name]
+    if not data.is_dir():
+        raise UsageError(f"--data {data}: no such folder; name the one that holds the datasets")
     for split in splits:
         if split not in chosen.splits:
             raise UsageError(f"--split {split}: {name} has {', '.join(chosen.splits)}")

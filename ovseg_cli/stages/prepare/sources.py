@@ -1,5 +1,6 @@
 """What a dataset is made of, where its publishers give it away, and where it is expected."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ class Download:
     """A part of a dataset as its publishers give it away.
 
     Attributes:
-        path: file or folder below the dataset's, as it is after unpacking.
+        path: of the unpacked file or folder, below the dataset's; "../" for beside it.
         page: where to get it.
         archive: the file that holds it, below the dataset's folder or beside it; None for none.
         into: where the archive is unpacked, below the dataset's folder; ".." for beside it.
@@ -55,7 +56,7 @@ def required(folder: Path, download: Download) -> Path:
     if found is None:
         also = f", or {download.archive} into {folder}" if download.archive else ""
         raise InputError(
-            f"{folder / download.path}: not there; get it from {download.page} and put it "
+            f"{_place(folder, download)}: not there; get it from {download.page} and put it "
             f"there{also} (--split names the parts to prepare)"
         )
     return found
@@ -73,5 +74,26 @@ def optional(folder: Path, download: Download) -> Path | None:
         if download.archive and archive.is_file():
             unpack(archive, folder.parent if download.into == ".." else folder / download.into)
             break
-    path = folder / download.path
+    path = _place(folder, download)
     return path if path.exists() else None
+
+
+def files_in(folder: Path, pattern: str, archive: str) -> list[Path]:
+    """A folder's files by name, without the hidden ones that some systems put beside each.
+
+    Args:
+        folder: of a part that is there.
+        pattern: of the files, below the folder.
+        archive: that holds them, for messages.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
+    if not found:
+        raise InputError(f"{folder}: no {pattern} in this folder; unpack {archive} anew")
+    return sorted(found)
+
+
+def _place(folder: Path, download: Download) -> Path:
+    return Path(os.path.normpath(folder / download.path))

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from ovseg_cli.stages.processes import results_of
 from ovseg_cli.storage import storage_errors, writing
 
 Record = dict[str, Any]
+OLD = 60.0  # seconds; no living process has a temporary file for so long
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         raise InputError(f"{source}: no such file")
     with writing(target) as temporary:
         try:
-            os.link(source, temporary)
+            os.link(source.resolve(), temporary)
         except OSError:
             shutil.copyfile(source, temporary)
 
@@ -124,7 +127,9 @@ def _tidy(jobs: Sequence[Job]) -> None:
     """Removes temporary files that a killed process left among the targets."""
     for folder in {target.parent for job in jobs for target in job.targets}:
         for path in folder.glob(".*.tmp.*"):
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > OLD:
+                    path.unlink()
 
 
 def _journal(path: Path) -> dict[str, Record]:

@@ -123,14 +123,17 @@ def test_stopped_work_goes_on_and_gives_the_same_files(scenes: Path, monkeypatch
         prepare("ade20k_150", scenes.parent, splits=["validation"])
     first = scenes / "ade20k_panoptic_val" / "ADE_val_00000001.png"
     written = first.stat().st_mtime_ns
-    (scenes / "ade20k_panoptic_val" / ".ADE_val_00000002.77.tmp.png").write_bytes(b"cut off")
+    left, writing = (first.with_name(f".ADE_val_00000002.{pid}.tmp.png") for pid in (77, 78))
+    left.write_bytes(b"cut off")
+    os.utime(left, (1e9, 1e9))
+    writing.write_bytes(b"of a process that lives")
     with (scenes / ".ade20k_panoptic_val.jsonl").open("a") as journal:
         journal.write('["ADE_val_00000002.png", {"file_na')
     bad.write_bytes(good)
     prepare("ade20k_150", scenes.parent, splits=["validation"])
     assert first.stat().st_mtime_ns == written
     names = sorted(path.name for path in (scenes / "ade20k_panoptic_val").iterdir())
-    assert names == ["ADE_val_00000001.png", "ADE_val_00000002.png"]
+    assert names == [writing.name, "ADE_val_00000001.png", "ADE_val_00000002.png"]
     assert not (scenes / ".ade20k_panoptic_val.jsonl").exists()
     dataset = read_as_target("fcclip", "ade20k_150", scenes.parent, monkeypatch)
     assert [sample.labels.tolist() for sample in dataset] == [[0, 2, 7, 7], [0, 2]]

@@ -108,6 +108,16 @@ def test_label_maps_of_stuff_become_panoptic(stuff: Path) -> None:
     assert [(s["category_id"], s["area"]) for s in record.segments] == [(1, 12), (182, 6)]
 
 
+def test_the_folder_of_stuff_may_be_a_link(stuff: Path, tmp_path: Path) -> None:
+    stuff.rename(tmp_path / "scratch" / "stuff")
+    stuff.symlink_to(tmp_path / "scratch" / "stuff", target_is_directory=True)
+    hidden = stuff / "stuffthingmaps" / "val2017" / f"._{NAME}.png"
+    hidden.parent.mkdir(parents=True)
+    hidden.write_bytes(b"of the Finder")
+    assert prepare("coco_stuff", tmp_path, splits=["val2017"]).counts == {"val2017 panoptic": 2}
+    assert (stuff / "val2017" / f"{NAME}.jpg").is_file()
+
+
 def test_stuff_is_as_from_maps_makes_it(stuff: Path) -> None:
     prepare("coco_stuff", stuff.parent, splits=["val2017"])
     made = CocoDataset(stuff, "val2017")
@@ -164,7 +174,7 @@ def test_an_image_of_lvis_that_is_missing_is_named(lvis: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("cocoa", {}, "datasets prepare cocoa: there is coco_panoptic, "),
+        ("cocoa", {}, "no dataset 'cocoa'; there are coco_panoptic, "),
         ("lvis", {"splits": ["test"]}, "--split test: lvis has val, train"),
     ],
 )

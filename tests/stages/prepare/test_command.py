@@ -48,6 +48,8 @@ def test_what_is_missing_is_one_sentence(tmp_path: Path) -> None:
     assert isinstance(error, OvsegError)
     assert "\n" not in str(error)
     assert isinstance(run("imagenet", "--data", str(tmp_path)).exception, UsageError)
+    error = run("lvis", "--data", str(tmp_path / "nowhere")).exception
+    assert str(error).startswith(f"--data {tmp_path / 'nowhere'}: no such folder")
 
 
 def test_every_known_dataset_can_be_prepared_under_its_name() -> None:

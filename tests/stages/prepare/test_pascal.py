@@ -1,6 +1,7 @@
 """PASCAL Context and VOC as they are published."""
 
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,26 @@ def test_voc_with_background_as_its_first_class(voc: Path, tmp_path: Path) -> No
     maps = "annotations_pascal21/val"
     dataset = SemanticMaps(folder, "val", words, images="images/val", maps=maps)
     assert dataset.label_map(0)[0].tolist() == [0, 1, 20, -1, -1, -1, -1, -1]
+
+
+@pytest.mark.parametrize("folder", [".", "pascal_voc_d2"])
+def test_its_archive_may_lie_beside_the_folder_or_in_it(
+    voc: Path, tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / folder).mkdir(exist_ok=True)
+    with tarfile.open(tmp_path / folder / "VOCtrainval_11-May-2012.tar", "w") as packed:
+        packed.add(tmp_path / "VOCdevkit", "VOCdevkit")
+    shutil.rmtree(tmp_path / "VOCdevkit")
+    assert prepare("pascal_voc_20", tmp_path).counts == {"val label maps": 1}
+
+
+def test_an_image_that_is_a_link_is_followed(context: Path, tmp_path: Path) -> None:
+    path = context / "JPEGImages" / "2008_000002.jpg"
+    path.rename(context / "store.jpg")
+    path.symlink_to("../store.jpg")
+    prepare("pascal_context_59", tmp_path)
+    made = tmp_path / "pascal_context_full" / "images" / path.name
+    assert made.read_bytes() == (context / "store.jpg").read_bytes()
 
 
 def test_several_processes_make_the_same_files(voc: Path, tmp_path: Path) -> None:
