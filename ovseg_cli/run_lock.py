@@ -1,12 +1,18 @@
 """The lock of a run directory: a file with the process that writes there."""
 
+import ctypes
 import json
 import os
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import RunError
+
+WRITTEN_AFTER = 5  # seconds; a lock without a process is then no longer one that is being made
+WINDOWS_SYNCHRONIZE, WINDOWS_ACCESS_DENIED, WINDOWS_TIMEOUT = 0x100000, 5, 0x102
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,8 @@ def lock_holder(path: Path) -> LockHolder | None:
         holder = json.loads(path.read_text(encoding="utf-8"))
         pid, host = int(holder["pid"]), str(holder["host"])
     except (OSError, ValueError, KeyError, TypeError):
-        pid, host = 0, here
-    return LockHolder(pid, host, host == here and not (pid and _alive(pid)))
+        return LockHolder(0, here, _age(path) > WRITTEN_AFTER)
+    return LockHolder(pid, host, host == here and not _alive(pid))
 
 
 def take_lock(path: Path) -> None:
@@ -74,11 +80,36 @@ def _remove_if_stale(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # it was given back meanwhile
+        return float("inf")
+
+
 def _alive(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    if os.name == "nt":
+        return _alive_on_windows(pid)
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
     return True
+
+
+def _alive_on_windows(pid: int) -> bool:
+    """Asks for the process; `os.kill` would end it, whatever the signal."""
+    library: Any = ctypes  # these parts of it are there on Windows alone
+    kernel = library.WinDLL("kernel32", use_last_error=True)
+    kernel.OpenProcess.restype = ctypes.c_void_p
+    process = kernel.OpenProcess(WINDOWS_SYNCHRONIZE, False, ctypes.c_uint32(pid))
+    if not process:
+        return bool(library.get_last_error() == WINDOWS_ACCESS_DENIED)
+    handle = ctypes.c_void_p(process)
+    runs = kernel.WaitForSingleObject(handle, 0) == WINDOWS_TIMEOUT
+    kernel.CloseHandle(handle)
+    return bool(runs)

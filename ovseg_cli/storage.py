@@ -73,7 +73,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR)  # Windows syncs nothing that is only read
     try:
         os.fsync(descriptor)
     finally:

@@ -1,6 +1,8 @@
+import ctypes
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ import torch
 from ovseg_cli.errors import CheckpointError, RunError, StorageError
 from ovseg_cli.recipe import parse_recipe
 from ovseg_cli.run import Run, StageRecord, fingerprint_of
+from ovseg_cli.run_lock import _alive_on_windows, take_lock
 from ovseg_cli.storage import write_text, writing
 
 
@@ -94,10 +97,60 @@ def test_two_processes_cannot_write_at_once(tmp_path):
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
     code = "import os, sys; print(os.getpid())"
     pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-    lock = {"pid": pid, "host": os.uname().nodename}
+    lock = {"pid": pid, "host": socket.gethostname()}
     (tmp_path / ".lock").write_text(json.dumps(lock))
     with Run(tmp_path).lock():
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("pid", [-1, 0, 10**30])
+def test_a_lock_of_no_possible_process_is_taken_over(tmp_path, pid):
+    path = tmp_path / ".lock"
+    path.write_text(json.dumps({"pid": pid, "host": socket.gethostname()}))
+    take_lock(path)
+    assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_that_is_just_being_written_is_not_taken_over(tmp_path):
+    path = tmp_path / ".lock"
+    path.write_text("")
+    with pytest.raises(RunError, match="is writing there"):
+        take_lock(path)
+    os.utime(path, (0, 0))
+    take_lock(path)
+    assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+class Kernel:
+    """The three functions of kernel32 over a table of processes: those that run, those that ended
+    and are still known, and those that nobody may ask for.
+    """
+
+    def __init__(self, **states):
+        self.states = {int(pid.removeprefix("p")): state for pid, state in states.items()}
+        self.open, self.error = {}, 0
+        self.OpenProcess = lambda access, inherit, pid: self.opened(pid.value)
+        self.WaitForSingleObject = lambda handle, _: self.waited(self.open[handle.value])
+        self.CloseHandle = lambda handle: self.open.pop(handle.value)
+
+    def opened(self, pid):
+        state = self.states.get(pid)
+        self.error = {"forbidden": 5, None: 87}.get(state, 0)
+        if self.error:
+            return None
+        self.open[1000 + pid] = state
+        return 1000 + pid
+
+    def waited(self, state):
+        return 0x102 if state == "runs" else 0
+
+
+def test_windows_is_asked_for_a_process_which_is_left_alone(tmp_path, monkeypatch):
+    kernel = Kernel(p4="runs", p8="ended", p12="forbidden")
+    monkeypatch.setattr(ctypes, "WinDLL", lambda name, **_: kernel, raising=False)
+    monkeypatch.setattr(ctypes, "get_last_error", lambda: kernel.error, raising=False)
+    assert [_alive_on_windows(pid) for pid in (4, 8, 12, 16)] == [True, False, True, False]
+    assert not kernel.open
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
