@@ -30,7 +30,7 @@ from ovseg_cli.stages.oracle_classes import OracleClasses
 from ovseg_cli.stages.oracles import with_oracle
 from ovseg_cli.stages.report_images import ReportImages
 from ovseg_cli.stages.scores import Results, Scores
-from ovseg_cli.stages.scoring import score
+from ovseg_cli.stages.scoring import refines, score
 from ovseg_cli.stages.session import Settings, dataset_of, dataset_options
 from ovseg_cli.stages.targets import target_dataset, target_options, with_target
 from ovseg_cli.structures import Vocabulary
@@ -120,7 +120,8 @@ def evaluate(
     artifacts = artifacts_of(settings.run, settings.recipe, proposer=own_masks)
     masks = settings.recipe.section("proposer").get("name", "") if own_masks else "ground_truth"
     masks = masks if given is None else given.name
-    name = name or default_name(artifacts, masks, options.oracle_classes)
+    asked = options.oracle_classes is None or options.sensitivity or refines(segmenter)
+    name = name or default_name(artifacts, masks, options.oracle_classes, clip_is_asked=asked)
     beside = beside_of(segmenter, vocabulary, options, kind=dataset.kind, settings=settings)
     with settings.run.lock():
         pass  # whoever writes there is met before the images, and not when results are recorded
@@ -220,22 +221,30 @@ def scored_vocabulary(classes: Vocabulary, labels: str | None) -> Vocabulary:
     return Vocabulary(words.names, words.synonyms, classes.is_thing, classes.seen)
 
 
-def default_name(artifacts: Sequence[str], masks: str, oracle: OracleClasses | None) -> str:
+def default_name(
+    artifacts: Sequence[str],
+    masks: str,
+    oracle: OracleClasses | None,
+    *,
+    clip_is_asked: bool = True,
+) -> str:
     """The artifacts' names, after that of the masks where no artifact gives them.
 
     Args:
         artifacts: as `kind/name`, the proposals first where there are any.
         masks: what to call the masks that no artifact gives.
-        oracle: named instead of the artifacts that classify where the annotations do.
+        oracle: where annotations classify, named behind the artifacts.
+        clip_is_asked: whether the results depend on CLIP at all; if not, its artifacts have no
+            place in the name.
     """
     names = [artifact.partition("/")[2] for artifact in artifacts]
     if not artifacts or not artifacts[0].startswith("proposals/"):
         names.insert(0, masks)
-    if oracle is not None:
-        return f"{names[0]}-oracle_{oracle}"
+    if not clip_is_asked:
+        del names[1:]
     if len(names) > 2 and "base" in names:
         names.remove("base")  # what was tuned sits on it
-    return "-".join(names)
+    return "-".join(names if oracle is None else [*names, f"oracle_{oracle}"])
 
 
 def _hash(settings: Settings, artifact: str) -> str:

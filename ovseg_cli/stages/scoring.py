@@ -110,6 +110,12 @@ def score(
     return scores
 
 
+def refines(segmenter: Segmenter) -> bool:
+    """Whether its mask encoder gives back better masks than the proposals."""
+    encoder = segmenter.mask_encoder
+    return isinstance(encoder, RefinesMasks) and encoder.refine
+
+
 def _scored_image(
     segmenter: Segmenter,
     sample: Sample,
@@ -132,8 +138,8 @@ def _encoded_for_masks(
     segmenter: Segmenter, framed: FramedImage, proposals: Proposals, vocabulary: Vocabulary
 ) -> EncodedMasks:
     """The masks that would be classified; CLIP is asked only where it refines them."""
-    encoder, masks = segmenter.mask_encoder, proposals.mask_logits
-    if isinstance(encoder, RefinesMasks) and encoder.refine:
+    masks = proposals.mask_logits
+    if refines(segmenter):
         return segmenter.encode(framed, proposals, vocabulary)
     return EncodedMasks(masks.new_zeros(len(masks), 0), masks, masks.new_ones(len(masks)).bool())
 

@@ -263,7 +263,8 @@ def test_oracle_classes_and_sensitivity_are_written_beside_the_ordinary_results(
     options = {"images": 2, "crop_accuracy": False, "sensitivity": True}
     plain = evaluate(settings_of(run, shapes, evaluate=options))
     bound = evaluate(settings_of(run, shapes, evaluate={**options, "oracle_classes": "iou"}))
-    assert [e.folder.name for e in (plain, bound)] == ["teacher-base", "teacher-oracle_iou"]
+    names = ["teacher-base", "teacher-base-oracle_iou"]  # whose CLIP the sensitivity is of
+    assert [e.folder.name for e in (plain, bound)] == names
     assert bound.results["semantic"]["all"]["miou"] > plain.results["semantic"]["all"]["miou"]
     shares = plain.results["sensitivity"]
     assert shares == bound.results["sensitivity"]
@@ -475,6 +476,20 @@ def test_pixels_of_classes_that_are_left_out_are_void(shapes: Path) -> None:
 )
 def test_the_results_folder_has_the_artifacts_names(artifacts: list[str], name: str) -> None:
     assert default_name(artifacts, "sam", None) == name
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "asked", "name"),
+    [
+        (["proposals/teacher", "clip/base", "clip/masq"], False, "teacher-oracle_iou"),
+        (["proposals/teacher", "clip/base", "clip/rma"], True, "teacher-rma-oracle_iou"),
+        (["clip/base", "clip/rma"], False, "sam-oracle_iou"),
+    ],
+)
+def test_oracle_classes_are_named_with_clip_only_where_it_is_asked(
+    artifacts: list[str], asked: bool, name: str
+) -> None:
+    assert default_name(artifacts, "sam", "iou", clip_is_asked=asked) == name
 
 
 def test_the_results_folder_tells_the_class_list(run: Run, shapes: Path) -> None:
