@@ -14,6 +14,7 @@ from rich.table import Table
 from .cli_consent import consent
 from .cli_datasets import datasets_app
 from .cli_doctor import doctor
+from .cli_export import export
 from .cli_models import models_app
 from .cli_options import (
     DEFAULT_RUN,
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(models_app, name="models")
 app.command("doctor")(doctor)
+app.command("export")(export)
 
 
 @app.command("train-clip")

@@ -26,13 +26,18 @@ class ClassTexts:
         rows: (T, D) of unit length, a class's texts one after the other.
         counts: (K,) how many each class has; None where every class has one.
         has_background: True where the last class is the background.
+        members: (K, M) the rows of each class, its last one again up to the largest count; None
+            where every class has one.
     """
 
     rows: Float[Tensor, "T D"]
     counts: Int[Tensor, " K"] | None = None
     has_background: bool = False
+    members: Int[Tensor, "K M"] | None = None
 
-    def logits(self, mask_embeddings: Float[Tensor, "N D"], scale: float) -> Float[Tensor, "N K"]:
+    def logits(
+        self, mask_embeddings: Float[Tensor, "N D"], scale: float | Float[Tensor, ""]
+    ) -> Float[Tensor, "N K"]:
         """Scaled cosine of every mask with every class, the best of the class's texts.
 
         Args:
@@ -44,6 +49,8 @@ class ClassTexts:
             return logits
         if not len(logits):
             return logits[:, : len(self.counts)]
+        if self.members is not None and torch.compiler.is_exporting():  # ONNX has no segments
+            return logits[:, self.members].amax(-1)
         lengths = self.counts.expand(len(logits), -1).contiguous()
         return torch.segment_reduce(logits, "max", lengths=lengths, axis=1, unsafe=True)
 
@@ -61,7 +68,12 @@ def class_texts(text_embeddings: TextEmbeddings, synonyms: Synonyms = "mean") ->
         return ClassTexts(class_embeddings(text_embeddings), None, has_background)
     rows = F.normalize(text_embeddings.embeddings, dim=-1)
     counts = text_embeddings.class_of.bincount()
-    return ClassTexts(rows, counts if len(counts) < len(rows) else None, has_background)
+    if len(counts) == len(rows):
+        return ClassTexts(rows, None, has_background)
+    places = torch.arange(int(counts.max()), device=rows.device)
+    first = counts.cumsum(0) - counts
+    members = first[:, None] + torch.minimum(places, counts[:, None] - 1)
+    return ClassTexts(rows, counts, has_background, members)
 
 
 def class_logits(

@@ -151,7 +151,7 @@ class Proposals:
     scores: Float[Tensor, " N"]
     embeddings: Float[Tensor, "N D"] | None = None
     no_object: Float[Tensor, " D"] | None = None
-    logit_scale: float | None = None
+    logit_scale: float | Float[Tensor, ""] | None = None
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ LAYERS = [
     {"proposers", "mask_encoders", "report"},
     {"checkpoints"},
     {"segmenter"},
-    {"mining"},
+    {"mining", "export"},
     {"stages", "doctor"},
     {"cli_options", "cli_output", "cli_consent"},
-    {"cli_models", "cli_datasets", "cli_doctor"},
+    {"cli_models", "cli_datasets", "cli_doctor", "cli_export"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -64,7 +64,8 @@ class ConvNextTower:
 
 
 def _in_parts(normalised: Tensor) -> bool:
-    return normalised.device.type == "cpu" and not torch.is_grad_enabled()
+    whole = torch.is_grad_enabled() or torch.compiler.is_exporting()
+    return normalised.device.type == "cpu" and not whole
 
 
 def _stage(stage: ConvNeXtStage, features: Tensor) -> Tensor:

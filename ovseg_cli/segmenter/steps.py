@@ -91,8 +91,15 @@ class Steps:
             image: (3, H, W) RGB.
             name: the image file's, for a proposer that looks masks up.
         """
-        framed = frame_image(image, **asdict(self.framing))
-        framed = replace(framed, pixels=framed.pixels.to(self.device), name=name)
+        return self.read(replace(frame_image(image, **asdict(self.framing)), name=name))
+
+    def read(self, framed: FramedImage) -> FramedImage:
+        """A framed image on the networks' device, encoded once for all that read it.
+
+        Args:
+            framed: of any size that the parts take.
+        """
+        framed = replace(framed, pixels=framed.pixels.to(self.device))
         for encoder in (self.mask_encoder, self.in_vocabulary):
             if isinstance(encoder, ReadsDenseFeatures) and encoder.dense is not None:
                 with self._precision():
@@ -111,7 +118,34 @@ class Steps:
             RecipeError: nothing says which words the proposer reads.
         """
         with self._precision():
-            return self._proposer_for(vocabulary).propose(framed)
+            return self.proposer_for(vocabulary).propose(framed)
+
+    def proposer_for(self, vocabulary: Vocabulary | None) -> Proposer:
+        """What finds masks, told the words where it reads any.
+
+        Args:
+            vocabulary: the words; None for those of its training.
+
+        Raises:
+            ValueError: there is no proposer.
+            RecipeError: nothing says which words the proposer reads.
+        """
+        if self.proposer is None:
+            raise ValueError("this segmenter has no proposer")
+        if not isinstance(self.proposer, ReadsWords):
+            return self.proposer
+        words = vocabulary or self.training_vocabulary
+        if words is None:
+            raise RecipeError(
+                "[vocabulary] training: this proposer reads words, and its weights do not say of "
+                "which classes they learned masks; name these there, as for --labels"
+            )
+        proposer = self._words_of(words).proposer
+        assert proposer is not None
+        return proposer
+
+    def _words_of(self, vocabulary: Vocabulary) -> Words:
+        return self._words.of(vocabulary, training=self.training_vocabulary, proposer=self.proposer)
 
     def encode(
         self, framed: FramedImage, proposals: Proposals, vocabulary: Vocabulary | None = None
@@ -236,24 +270,6 @@ class Steps:
         with self._precision():
             encoded = encoder.encode(framed, proposals)
         return replace(encoded, embeddings=encoded.embeddings.float())
-
-    def _proposer_for(self, vocabulary: Vocabulary | None) -> Proposer:
-        if self.proposer is None:
-            raise ValueError("this segmenter has no proposer")
-        if not isinstance(self.proposer, ReadsWords):
-            return self.proposer
-        words = vocabulary or self.training_vocabulary
-        if words is None:
-            raise RecipeError(
-                "[vocabulary] training: this proposer reads words, and its weights do not say of "
-                "which classes they learned masks; name these there, as for --labels"
-            )
-        proposer = self._words_of(words).proposer
-        assert proposer is not None
-        return proposer
-
-    def _words_of(self, vocabulary: Vocabulary) -> Words:
-        return self._words.of(vocabulary, training=self.training_vocabulary, proposer=self.proposer)
 
     def _precision(self) -> AbstractContextManager[Any]:
         return autocast(self.device, self.precision)

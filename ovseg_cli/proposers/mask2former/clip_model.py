@@ -176,7 +176,7 @@ class ClipMask2Former(nn.Module):
                 scores=masks.new_ones(len(masks), dtype=torch.float32),
                 embeddings=embeddings.float(),
                 no_object=self.void_embedding.weight[0].float(),
-                logit_scale=float(self.scale()),
+                logit_scale=self.scale().float(),
             )
             for embeddings, masks in zip(final.classes, final.mask_logits, strict=True)
         ]

@@ -29,6 +29,8 @@ def weighted_bags(
         indices: (N, K) rows of the table, int32.
         weights: (N, K) weight of each.
     """
+    if torch.compiler.is_exporting():  # ONNX has no bags
+        return gathered_bags(table, indices, weights)
     if table.device.type == "cpu":
         bags: Tensor = _CpuBags.apply(table, indices, weights)  # type: ignore[no-untyped-call]
         return bags
