@@ -8,6 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+import torch
+
 from ovseg_cli.errors import UsageError
 
 Job = TypeVar("Job")
@@ -39,10 +41,10 @@ def results_of(
     pool = ProcessPoolExecutor(
         min(chosen, len(jobs), MOST),
         multiprocessing.get_context("spawn"),
-        _leave_ctrl_c_to_the_parent,
+        _prepare_process,
     )
     try:
-        yield from pool.map(work, jobs, chunksize=8)
+        yield from pool.map(work, jobs)
     except BrokenProcessPool as error:
         raise UsageError(
             f"--workers {workers}: a process was ended from outside, most often for want of "
@@ -52,5 +54,7 @@ def results_of(
         pool.shutdown(cancel_futures=True)
 
 
-def _leave_ctrl_c_to_the_parent() -> None:
+def _prepare_process() -> None:
+    """Leaves Ctrl-C to the parent, and the other cores to the other processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
