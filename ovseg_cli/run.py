@@ -59,12 +59,13 @@ class Run:
         if not self.manifest_path.is_file():
             return []
         try:
-            stages = json.loads(self.manifest_path.read_text(encoding="utf-8"))["stages"]
+            stages = list(json.loads(self.manifest_path.read_text(encoding="utf-8"))["stages"])
+            _ = [record["stage"] for record in stages]  # each of them is one
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{self.manifest_path}: damaged; delete it, and run the stages again"
             ) from error
-        return list(stages)
+        return stages
 
     def record(self, record: "StageRecord") -> None:
         """Adds a finished stage to the manifest."""

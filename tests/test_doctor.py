@@ -166,6 +166,8 @@ def test_the_cache_tells_its_size_and_whether_it_can_be_written(monkeypatch, tmp
     assert files.cache().found == f"{tmp_path / 'cache'}: empty yet"
     (tmp_path / "cache" / "texts").mkdir(parents=True)
     (tmp_path / "cache" / "texts" / "a").write_bytes(bytes(1_200_000))
+    (tmp_path / "cache" / "newest").symlink_to(tmp_path / "cache" / "texts" / "a")
+    (tmp_path / "cache" / "gone").symlink_to(tmp_path / "nowhere")
     assert files.cache().found == f"{tmp_path / 'cache'}: 1.2 MB"
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "file"))

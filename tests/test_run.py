@@ -80,8 +80,9 @@ def test_the_recipe_is_kept(tmp_path):
     assert Run(tmp_path).recipe().sections == recipe.sections
 
 
-def test_a_damaged_manifest_is_named(tmp_path):
-    (tmp_path / "manifest.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", '{"stages": 5}', '{"stages": [1]}', '{"stages": [{}]}'])
+def test_a_damaged_manifest_is_named(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(RunError, match=r"manifest\.json: damaged"):
         Run(tmp_path).manifest()
 

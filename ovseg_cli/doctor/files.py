@@ -1,15 +1,15 @@
 """Our own files, what is downloaded, and datasets."""
 
 import os
+import stat
 from pathlib import Path
 
+from ..checkpoints.catalogue import TINY
 from ..datasets.known import known_datasets
 from ..mining.tagger_data import tagger_folder
 from ..recipe import recipes_folder, shipped_recipes
 from ..storage import cache_folder
 from .finding import Finding, problem, warning
-
-TINY = Path(__file__).parents[1] / "assets" / "tiny"
 
 
 def recipes() -> Finding:
@@ -68,5 +68,13 @@ def datasets() -> Finding:
 
 
 def _megabytes(folder: Path) -> str:
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return f"{size / 1e6:.1f} MB"
+    return f"{sum(map(_size, folder.rglob('*'))) / 1e6:.1f} MB"
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file itself; 0 for what is none, a link, or gone meanwhile."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
