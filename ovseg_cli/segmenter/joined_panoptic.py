@@ -74,9 +74,15 @@ class JoinedPanoptic:
         return number
 
     def _join(self, before: Tensor, found: Tensor) -> None:
-        """Things of a class that overlap by more than half of their union are one."""
+        """Things of a class that overlap by more than half of their union are one.
+
+        What was joined already counts as one, so that a thing is found again of which two windows
+        have parts.
+        """
         count = len(self._same_as)
-        pairs, both = (before.long() * count + found).unique(return_counts=True)
+        first = torch.tensor([self._first(number) for number in range(count)])
+        before, found = first[before.long()], first[found.long()]
+        pairs, both = (before * count + found).unique(return_counts=True)
         sizes = [part.flatten().bincount(minlength=count).tolist() for part in (before, found)]
         for pair, shared in zip(pairs.tolist(), both.tolist(), strict=True):
             one, other = divmod(pair, count)

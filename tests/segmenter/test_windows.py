@@ -92,6 +92,14 @@ def test_a_thing_across_two_windows_is_one() -> None:
     assert result.semantic[5:15, 10:40].unique().tolist() == [3]
 
 
+@pytest.mark.parametrize("side", [4, 8, 12, 30])
+def test_a_thing_in_the_corner_of_four_windows_is_one(side: int) -> None:
+    top, left = 25 - side // 2, 27 - side // 2  # rows are cut at 25, columns at 27
+    result = joined(painted((50, 100), (3, top, left, top + side, left + side)))
+    assert [segment.area for segment in result.segments] == [side * side]
+    assert result.instances.masks.flatten(1).sum(1).tolist() == [side * side]
+
+
 def test_things_of_one_class_that_do_not_touch_a_strip_stay_apart_and_stuff_is_one() -> None:
     # columns: windows 0-32 and 18-50, so that 18-32 is seen twice
     result = joined(painted((20, 50), (3, 5, 2, 15, 12), (3, 5, 40, 15, 48), stuff=7))
@@ -156,9 +164,9 @@ def test_what_every_window_sees_rightly_is_joined_into_the_whole(picture: Tensor
         same = found.segments[number - 1]
         assert (same.id, same.label, same.area) == (number, segment.label, segment.area)
         assert same.score == pytest.approx(segment.score)
-    order = expected.instances.scores.argsort(descending=True)
-    assert torch.equal(found.instances.masks, expected.instances.masks[order])
-    assert torch.equal(found.instances.labels, expected.instances.labels[order])
+    one, two = (i.scores.argsort(descending=True) for i in (found.instances, expected.instances))
+    assert torch.equal(found.instances.masks[one], expected.instances.masks[two])
+    assert torch.equal(found.instances.labels[one], expected.instances.labels[two])
 
 
 def test_an_image_of_one_window_is_given_on_as_it_is() -> None:
