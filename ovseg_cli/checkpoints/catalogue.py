@@ -14,6 +14,8 @@ from ovseg_cli.recipe import build
 
 CATALOGUE = Path(__file__).with_suffix(".yaml")
 DEFAULT_MODEL = "mask2former-r50"
+TINY_NAME = "tiny"
+TINY = Path(__file__).parents[1] / "assets" / TINY_NAME  # the model in the box
 
 
 @dataclass(frozen=True)

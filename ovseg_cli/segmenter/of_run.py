@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ovseg_cli.checkpoints.catalogue import TINY, TINY_NAME
 from ovseg_cli.checkpoints.clip_parts import clip_of
 from ovseg_cli.checkpoints.proposer_parts import proposer_of, takes_clip, training_vocabulary
 from ovseg_cli.checkpoints.run_parts import artifacts_of, mask_encoder_of
@@ -19,8 +20,6 @@ from ovseg_cli.segmenter.words import VocabularyOptions
 from ovseg_cli.structures import Vocabulary
 from ovseg_cli.vocabulary.labels import parse_labels
 
-TINY = Path(__file__).parent.parent / "assets" / "tiny"
-
 
 def run_of(run: Run | Path | str) -> Run:
     """A run directory by its path, or by "tiny", the model in the box.
@@ -33,7 +32,7 @@ def run_of(run: Run | Path | str) -> Run:
     """
     if isinstance(run, Run):
         return run
-    folder = TINY if run == "tiny" and not Path(run).exists() else Path(run)
+    folder = TINY if run == TINY_NAME and not Path(run).exists() else Path(run)
     if not (folder / "recipe.yaml").is_file():
         raise RunError(
             f"{folder}: no run directory, there is no recipe.yaml in it; give another, or "

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ovseg_cli.checkpoints.catalogue import TINY_NAME
 from ovseg_cli.datasets.shapes.scene import draw_scene
 from ovseg_cli.datasets.shapes.splits import SPLITS
 from ovseg_cli.errors import InputError
@@ -43,7 +44,8 @@ def demo(folder: Path = Path("ovseg-demo")) -> DemoResult:
     """Segments the sample images with the synthetic set's words.
 
     Args:
-        folder: gets the images and, beside them, overlays, panoptic maps and JSON.
+        folder: gets the images and, beside them, overlays, panoptic maps and JSON; those of an
+            earlier demo are replaced.
 
     Raises:
         StorageError: no space left, or the folder cannot be written.
@@ -57,8 +59,9 @@ def demo(folder: Path = Path("ovseg-demo")) -> DemoResult:
     result = predict_command(
         [str(path) for path in samples],
         None,
-        model="tiny",
+        model=TINY_NAME,
         folder=folder,
+        overwrite=True,
         on_notice=notices.append,
         on_record=records.append,
     )
@@ -68,8 +71,8 @@ def demo(folder: Path = Path("ovseg-demo")) -> DemoResult:
     for path in samples:
         _copy(path, folder / "images" / path.name)
     images = shlex.quote(str(folder / "images"))
-    command = f'ovseg predict {images} --model tiny --labels "{NEXT_LABELS}"'
-    return DemoResult(tuple(_row(record) for record in records), command, notices[0])
+    command = f'ovseg predict {images} --model {TINY_NAME} --labels "{NEXT_LABELS}"'
+    return DemoResult(tuple(_row(record) for record in records), command, notices[-1])
 
 
 def write_samples(folder: Path = SAMPLES) -> None:

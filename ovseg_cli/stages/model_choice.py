@@ -3,7 +3,13 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ovseg_cli.checkpoints.catalogue import DEFAULT_MODEL, CatalogueEntry, catalogue
+from ovseg_cli.checkpoints.catalogue import (
+    DEFAULT_MODEL,
+    TINY,
+    TINY_NAME,
+    CatalogueEntry,
+    catalogue,
+)
 from ovseg_cli.errors import (
     CheckpointError,
     OvsegError,
@@ -15,7 +21,7 @@ from ovseg_cli.errors import (
 from ovseg_cli.proposers import READY_PROPOSERS
 from ovseg_cli.run import Run
 
-from .models_here import TINY, TINY_NAME, hub_is_offline, is_run_directory, missing_parts
+from .models_here import hub_is_offline, is_run_directory, missing_parts
 from .pull_model import Consent, nobody, pull_model, size_of
 
 TINY_NOTICE = (

@@ -6,12 +6,17 @@ from typing import Any
 
 from huggingface_hub import constants, try_to_load_from_cache
 
-from ovseg_cli.checkpoints.catalogue import CatalogueEntry, catalogue, catalogue_entry
+from ovseg_cli.checkpoints.catalogue import (
+    TINY,
+    TINY_NAME,
+    CatalogueEntry,
+    catalogue,
+    catalogue_entry,
+)
 from ovseg_cli.mining.tagger_data import tagger_folder
+from ovseg_cli.recipe import load_recipe
 from ovseg_cli.storage import cache_folder
 
-TINY_NAME = "tiny"
-TINY = Path(__file__).parent.parent / "assets" / TINY_NAME
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -45,9 +50,23 @@ def place_of(entry: CatalogueEntry) -> Path | None:
 
 
 def missing_parts(entry: CatalogueEntry) -> list[CatalogueEntry]:
-    """The entry and the CLIP that it works with, as far as they are not here."""
-    parts = [entry, *([catalogue_entry(entry.clip)] if entry.clip else [])]
+    """The entry and the CLIP that it works with, as far as they are not here.
+
+    Of a model that is here its recipe says which CLIP that is; a whole one came with its file.
+
+    Raises:
+        RecipeError: the recipe of a model that is here cannot be read.
+    """
+    clip = entry.clip if entry.clip is None or place_of(entry) is None else _clip_of(entry.name)
+    parts = [entry, *([catalogue_entry(clip)] if clip else [])]
     return [part for part in parts if place_of(part) is None]
+
+
+def _clip_of(name: str) -> str | None:
+    """The entry of the CLIP that an imported model takes from open_clip; None for its own."""
+    section = load_recipe(str(model_folder(name) / "recipe.yaml")).section("clip")
+    clip = f"{section.get('architecture')}:{section.get('pretrained')}"
+    return clip if clip in catalogue() else None
 
 
 def hub_is_offline() -> bool:

@@ -42,6 +42,7 @@ def test_the_demo_leaves_pictures_a_table_and_the_next_command(tmp_path, monkeyp
     assert "synthetic" in outcome.notice or "drawn shapes" in outcome.notice
     assert outcome.command.startswith("ovseg predict ovseg-demo/images --model tiny --labels")
     assert len(list((tmp_path / "ovseg-demo" / "images").iterdir())) == 6
+    assert demo() == outcome
 
 
 def test_missing_sample_images_are_told(tmp_path, monkeypatch) -> None:
