@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
-from .singular import singular
+from ..vocabulary.singular import singular
 from .words import ADJECTIVES, COMPOUNDS, QUALIFIERS, STOP_WORDS, VERBS_FOR_NOUNS
 
 MAX_WORDS = 3

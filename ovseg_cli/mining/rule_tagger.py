@@ -9,8 +9,9 @@ nouns. The manifest says which of the two was used.
 
 import re
 
+from ..vocabulary.singular import word_set
 from .nouns import TaggedWord
-from .words import ADJECTIVES, word_set
+from .words import ADJECTIVES
 
 TOKEN = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\d+|[^\w\s]")
 PREPOSITIONS = word_set(

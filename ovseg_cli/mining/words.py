@@ -1,10 +1,6 @@
 """Words that decide what a caption's nouns are."""
 
-
-def word_set(text: str) -> frozenset[str]:
-    """The words of a text, which stand between spaces."""
-    return frozenset(text.split())
-
+from ..vocabulary.singular import word_set
 
 STOP_WORDS = word_set(
     """

@@ -11,9 +11,9 @@ from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.datasets.mined_pairs import MinedPairs
 from ovseg_cli.errors import RecipeError
 from ovseg_cli.metrics.mining_precision import MiningPrecision
-from ovseg_cli.mining.singular import singular
 from ovseg_cli.progress import progress
 from ovseg_cli.stages.session import Settings, dataset_options
+from ovseg_cli.vocabulary.singular import singular
 
 
 def check_annotated(settings: Settings, root: Path, source: CaptionSource) -> None:

@@ -15,6 +15,7 @@ from ..structures import Vocabulary
 from .builtin import DATA
 from .labels import parse_labels
 from .seen_classes import seen_classes
+from .singular import singular
 
 _Phrase = tuple[str, ...]
 
@@ -75,13 +76,14 @@ def _parts(phrase: _Phrase) -> Iterator[_Phrase]:
 
 
 def _phrase(text: str) -> _Phrase:
-    """The words of a text in lower case and, as far as endings tell, in the singular."""
+    """The words of a text in lower case, each the same for its singular and its plural."""
     plain = unicodedata.normalize("NFKC", text).casefold().replace("-", " ").replace("_", " ")
-    return tuple(_singular(word) for word in plain.split())
+    return tuple(_of_number(singular(word)) for word in plain.split())
 
 
-def _singular(word: str) -> str:
-    if word.endswith(("ches", "shes", "sses", "xes")):
+def _of_number(word: str) -> str:
+    """What is left of words whose plural is their own singular: glasses, stairs, trousers."""
+    if word.endswith("sses"):
         return word[:-2]
     if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 2:
         return word[:-1]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ovseg_cli.mining.nouns import MAX_LETTERS, NounOptions, nouns_of
 from ovseg_cli.mining.rule_tagger import RuleTagger
-from ovseg_cli.mining.singular import IRREGULAR, singular
+from ovseg_cli.vocabulary.singular import IRREGULAR, singular
 
 
 def tagged(text):

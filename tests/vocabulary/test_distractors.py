@@ -23,6 +23,8 @@ def left_out(labels: str) -> set[str]:
     ("parking  lot", {"parking lot"}),
     ("thing/sandwiches", {"sandwich"}),
     ("my dog's kennel", set()),
+    ("puppies,buses,knives,shelves,mice", {"dog", "bus", "knife", "shelf", "mouse"}),
+    ("snowmen,women,ski,stair", {"person", "skis", "stairs"}),
     ("dogma,carpetbagger,grassland", set()),
 ])  # fmt: skip
 def test_what_is_akin_to_a_word_asked_for_is_left_out(labels: str, names: set[str]) -> None:

@@ -1,6 +1,10 @@
 """The singular of English nouns, by rule and a list of exceptions."""
 
-from .words import word_set
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text, which stand between spaces."""
+    return frozenset(text.split())
+
 
 IRREGULAR = {
     "men": "man",
