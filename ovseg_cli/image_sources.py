@@ -170,7 +170,7 @@ def _eight_bit(values: np.ndarray) -> np.ndarray:
         return values
     if low >= 0 and high <= 65535:
         return values / 257
-    scaled: np.ndarray = (values - low) * (255 / (high - low))
+    scaled: np.ndarray = (values - low) * (255 / (high - low or 1))
     return scaled
 
 

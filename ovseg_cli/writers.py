@@ -171,10 +171,8 @@ def rle_records(
         category_ids: one a class.
         names: one a class.
     """
-    if not len(instances.labels):
-        return []
-    masks = instances.masks.cpu().permute(1, 2, 0).numpy().astype(np.uint8)
-    rles = coco_mask.encode(np.asfortranarray(masks))
+    masks = instances.masks.cpu().numpy().view(np.uint8)
+    rles = (coco_mask.encode(np.asfortranarray(mask)) for mask in masks)  # one at a time
     rows = zip(rles, instances.labels.tolist(), instances.scores.tolist(), strict=True)
     return [
         {

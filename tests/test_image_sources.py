@@ -145,7 +145,8 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path, suffix) -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [([0.0, 0.5, 1.0], [0, 128, 255]), ([0.0, 100.0, 255.0], [0, 100, 255]),
-     ([-1.0, 0.0, 1.0], [0, 128, 255]), ([float("nan"), 0.0, 1.0], [0, 0, 255])],
+     ([-1.0, 0.0, 1.0], [0, 128, 255]), ([float("nan"), 0.0, 1.0], [0, 0, 255]),
+     ([-5.0, -5.0, -5.0], [0, 0, 0])],
 )  # fmt: skip
 def test_float_images_are_scaled_from_their_range(tmp_path, values, expected) -> None:
     Image.fromarray(np.array([values], dtype=np.float32)).save(tmp_path / "a.tif")

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from ovseg_cli import inference, upsampling
 from ovseg_cli.inference import (
     InferenceOptions,
+    checked_tasks,
     instances,
     panoptic_map,
     segment,
@@ -317,3 +318,10 @@ def test_no_proposals_give_empty_results() -> None:
     assert result.panoptic.shape == (5, 7)
     assert result.semantic.shape == (5, 7)
     assert len(result.instances.labels) == 0
+
+
+@pytest.mark.parametrize("names", ["panoptic", ["panoptic", "panoptics"]])
+def test_tasks_that_there_are_not_are_refused(names) -> None:
+    with pytest.raises(ValueError, match="a list of some of panoptic, semantic, instance is"):
+        checked_tasks(names)
+    assert checked_tasks({"instance", "panoptic"}) == ("panoptic", "instance")

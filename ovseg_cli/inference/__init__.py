@@ -6,7 +6,7 @@ the maps and the instances' masks: not with proposals times pixels, nor with cla
 """
 
 from ovseg_cli.inference.instance_scores import instances
-from ovseg_cli.inference.options import TASKS, InferenceOptions, SemanticAt, Task
+from ovseg_cli.inference.options import TASKS, InferenceOptions, SemanticAt, Task, checked_tasks
 from ovseg_cli.inference.panoptic import panoptic_map
 from ovseg_cli.inference.results import segment
 from ovseg_cli.inference.semantic import semantic_map, semantic_scores
@@ -16,6 +16,7 @@ __all__ = [
     "InferenceOptions",
     "SemanticAt",
     "Task",
+    "checked_tasks",
     "instances",
     "panoptic_map",
     "segment",

@@ -1,5 +1,6 @@
 """How a recipe turns classified masks into results."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,3 +42,17 @@ class InferenceOptions:
     semantic_at: SemanticAt = "original"
     instance_threshold: Share = 0.0
     semantic_threshold: Share = 0.0
+
+
+def checked_tasks(names: Collection[str]) -> tuple[Task, ...]:
+    """The tasks of these names, in the order of `TASKS`.
+
+    Args:
+        names: some of `TASKS`, not one as a text.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    if isinstance(names, str) or not set(names) <= set(TASKS):
+        raise ValueError(f"tasks {names!r}: a list of some of {', '.join(TASKS)} is needed")
+    return tuple(task for task in TASKS if task in names)

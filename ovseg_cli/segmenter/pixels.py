@@ -30,7 +30,7 @@ def pixels_of(image: AnyImage) -> UInt8[Tensor, "3 H W"]:
         return rgb_pixels(image)
     if isinstance(image, np.ndarray):
         _check("array", image.shape, image.shape[-1:], str(image.dtype), "(H, W, 3)")
-        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
     kind = str(image.dtype).removeprefix("torch.")
     _check("tensor", tuple(image.shape), tuple(image.shape[:1]), kind, "(3, H, W)")
     return image

@@ -8,7 +8,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ovseg_cli.device import Precision
-from ovseg_cli.inference import TASKS, InferenceOptions, Task
+from ovseg_cli.errors import UsageError
+from ovseg_cli.inference import TASKS, InferenceOptions, Task, checked_tasks
+from ovseg_cli.proposers import FolderMasks
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run
 from ovseg_cli.segmenter.large_images import segment_in_windows
@@ -30,7 +32,7 @@ class Segmenter(Steps):
         run: Run | Path | str,
         recipe: Recipe | None = None,
         *,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         precision: Precision = "fp32",
         with_proposer: bool = True,
         text_cache: Path | None = None,
@@ -40,7 +42,7 @@ class Segmenter(Steps):
         Args:
             run: holds the artifacts; "tiny" is the model in the box.
             recipe: instead of the one that the run directory keeps.
-            device: where to compute.
+            device: where to compute, such as "cuda"; the CPU if not given.
             precision: of the forward passes.
             with_proposer: False where masks are always handed in.
             text_cache: a folder that keeps text embeddings from one process to the next.
@@ -55,7 +57,7 @@ class Segmenter(Steps):
         parts = parts_of(
             run,
             recipe or run.recipe(),
-            device=device or torch.device("cpu"),
+            device=torch.device(device or "cpu"),
             with_proposer=with_proposer,
             text_cache=text_cache,
         )
@@ -92,10 +94,14 @@ class Segmenter(Steps):
         Raises:
             InputError: an image file that cannot be read.
             VocabularyError: words that cannot be used.
-            ValueError: there is no proposer; an image of another shape or type.
+            UsageError: a tile where the proposals are masks on file, which are of whole images.
+            ValueError: there is no proposer; an image of another shape or type; a task, background,
+                threshold or tile that there is not.
         """
+        if tile is not None and isinstance(self.proposer, FolderMasks):
+            raise UsageError("--tile: masks on file are of whole images; leave it out")
         words = parse_labels(vocabulary) if isinstance(vocabulary, str) else vocabulary
-        classes = self.classes(words, background)
+        classes, tasks = self.classes(words, background), checked_tasks(tasks)
         options = with_thresholds(self.inference, background, score_threshold)
         name, void_classes = name or name_of(image), len(classes) - len(words)
 

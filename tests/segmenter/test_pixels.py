@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from untrained_run import untrained_run
 
-from ovseg_cli.errors import InputError, RunError
+from ovseg_cli.errors import InputError, RunError, UsageError
+from ovseg_cli.proposers import FolderMasks
 from ovseg_cli.run import Run
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.segmenter.of_run import run_of
@@ -21,7 +22,8 @@ def test_an_image_is_the_same_in_every_form(tmp_path: Path) -> None:
     array = PIXELS.permute(1, 2, 0).numpy()
     picture = Image.fromarray(array)
     picture.save(tmp_path / "a.png")
-    for form in (PIXELS, array, picture, tmp_path / "a.png", str(tmp_path / "a.png")):
+    read_only = np.asarray(picture)
+    for form in (PIXELS, array, read_only, picture, tmp_path / "a.png", str(tmp_path / "a.png")):
         assert torch.equal(pixels_of(form), PIXELS)
     assert torch.equal(pixels_of(np.flip(array, 1)), PIXELS.flip(2))
     assert torch.equal(pixels_of(picture.convert("L"))[0], pixels_of(picture.convert("L"))[2])
@@ -76,3 +78,10 @@ def test_a_tile_as_large_as_the_image_changes_nothing(tmp_path: Path) -> None:
     assert tiled.instances.masks.shape[1:] == (40, 56)
     ids = {segment.id for segment in tiled.segments}
     assert ids == set(tiled.panoptic.unique().tolist()) - {0}
+
+
+def test_masks_on_file_are_of_whole_images(tmp_path: Path) -> None:
+    segmenter = Segmenter.from_run(untrained_run(tmp_path), device="cpu")
+    segmenter.proposer = FolderMasks(root=str(tmp_path))
+    with pytest.raises(UsageError, match="--tile: masks on file are of whole images"):
+        segmenter.predict(PIXELS, "dog", name="a.png", tile=32)

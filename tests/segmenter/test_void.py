@@ -112,6 +112,8 @@ def test_the_threshold_asked_for_goes_before_the_recipes() -> None:
     assert with_thresholds(strict, "threshold", None).semantic_threshold == 0.8
     with pytest.raises(ValueError, match="from 0 to 1"):
         with_thresholds(recipe, "none", 1.5)
+    with pytest.raises(ValueError, match="background 'distractor': one of none, threshold, dist"):
+        with_thresholds(recipe, "distractor", None)
 
 
 class Blobs:
