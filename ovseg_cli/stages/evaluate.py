@@ -95,16 +95,16 @@ def evaluate(
 
     Raises:
         RunError: the run directory lacks an artifact, or another process writes there.
-        UsageError: the recipe names no such target, or a split is given with it; or there is no
-            such oracle.
+        UsageError: the recipe names no such target, or a split is given with it; there is no such
+            oracle; or the name is no folder's.
         RecipeError: an option that cannot be used.
         InputError: the dataset cannot be read.
     """
     if oracle is not None:
         settings = replace(settings, recipe=with_oracle(settings.recipe, oracle))
-    options, dataset, title = _what_to_score(settings, split, target)
-    if sweep and options.sweep is None:
-        options = replace(options, sweep={})
+    if name is not None and (name in ("", ".", "..") or Path(name).name != name):
+        raise UsageError(f"--name {name}: is no name of a folder; leave out slashes")
+    options, dataset, title = _what_to_score(settings, split, target, sweep=sweep)
     if target is not None:
         settings = replace(settings, recipe=with_target(settings.recipe, target))
     given = None
@@ -169,11 +169,13 @@ def _segmenter(settings: Settings, given: GivenMasks | None, *, with_proposer: b
 
 
 def _what_to_score(
-    settings: Settings, split: str | None, target: str | None
+    settings: Settings, split: str | None, target: str | None, *, sweep: bool
 ) -> tuple[EvaluateOptions, CocoDataset | SemanticMaps, str]:
     """Options, annotated images, and the name of the results' folder."""
     recipe = settings.recipe if target is None else with_target(settings.recipe, target)
     options = build(STAGE, recipe.section(STAGE), EvaluateOptions)
+    if sweep and options.sweep is None:
+        options = replace(options, sweep={})
     check_options(options)
     if target is not None:
         if split is not None:

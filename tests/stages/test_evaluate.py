@@ -257,6 +257,17 @@ def test_oracle_classes_leave_nothing_to_compare_classifiers_by(
         evaluate(settings)
 
 
+def test_a_sweep_by_flag_is_refused_with_oracle_classes_too(run: Run, shapes: Path) -> None:
+    with pytest.raises(RecipeError, match=r"\[evaluate\] sweep: is about the"):
+        evaluate(settings_of(run, shapes), sweep=True, oracle="classes")
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "../a"])
+def test_results_stay_in_a_folder_of_the_run(run: Run, shapes: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="is no name of a folder"):
+        evaluate(settings_of(run, shapes), name=name)
+
+
 def test_oracle_classes_and_sensitivity_are_written_beside_the_ordinary_results(
     run: Run, shapes: Path
 ) -> None:
