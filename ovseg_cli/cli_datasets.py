@@ -79,7 +79,10 @@ def check_command(
     ] = None,
     annotations: Annotated[
         str | None,
-        typer.Option("--annotations", help="Of a folder: panoptic, instances or semantic."),
+        typer.Option(
+            "--annotations",
+            help="Of a folder: panoptic, instances or semantic; default: as the paths tell.",
+        ),
     ] = None,
     file: Annotated[
         str | None, typer.Option("--file", help="Annotation file, or of label maps the names.")

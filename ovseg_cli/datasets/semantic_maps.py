@@ -71,7 +71,7 @@ class SemanticMaps:
                 class's index, every other value but void's is an error.
 
         Raises:
-            InputError: a folder, file, map or image is missing.
+            InputError: a folder, file, map or image is missing, or there is no map at all.
         """
         self.values = None if values is None else tuple(values)
         self._class_of: Tensor | None = None
@@ -85,6 +85,9 @@ class SemanticMaps:
                 raise InputError(f"{folder}: no such folder; it should hold the split's {content}")
         self._is_listed = file is not None
         stems = _listed(self.root / file) if file else _stems(self._maps)
+        if not stems:
+            place = self.root / file if file else self._maps
+            raise InputError(f"{place}: no label map; they end with {', '.join(MAP_SUFFIXES)}")
         self._files = [
             (_found(self._images, stem, IMAGE_SUFFIXES), _found(self._maps, stem, MAP_SUFFIXES))
             for stem in stems

@@ -109,8 +109,7 @@ def folder_options(root: str, split: str | None, **given: str | None) -> TargetO
     said = {key: value for key, value in given.items() if value is not None}
     if not said:
         return None
-    if "maps" in said and not said.get("file", "").endswith(".json"):
-        said.setdefault("annotations", "semantic")
+    said.setdefault("annotations", _kind(said))
     if said.get("annotations") == "semantic" and not {"maps", "classes"} <= set(said):
         raise UsageError("label maps need --maps, their folder, and --classes, a list or @FILE")
     if split is not None:
@@ -119,6 +118,14 @@ def folder_options(root: str, split: str | None, **given: str | None) -> TargetO
         return build("datasets check", {"root": root, **said}, TargetOptions)
     except RecipeError as error:
         raise UsageError(str(error)) from error
+
+
+def _kind(said: dict[str, str]) -> str:
+    """What the paths tell where the kind of annotations is not said."""
+    file = said.get("file", "")
+    if "maps" in said and not file.endswith(".json"):
+        return "semantic"
+    return "instances" if file and "panoptic" not in file and "maps" not in said else "panoptic"
 
 
 def _known_parts(dataset: KnownDataset, data: Path, split: str | None) -> list[Part | CaptionPart]:
