@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .cli_consent import consent
-from .cli_options import DEFAULT_RUN, JsonOption, RunOption, SetOption, YesOption
+from .cli_options import DEFAULT_RUN, JsonOption, SetOption, YesOption
 from .cli_output import messages, note, print_json, results, show_table
 from .errors import UsageError
 
@@ -38,6 +38,7 @@ def list_models(as_json: JsonOption = False) -> None:
 @models_app.command("show")
 def show_model(name: NameArgument, as_json: JsonOption = False) -> None:
     """Show all that is known of a model: source, licence, size, how to get and to use it."""
+    from .downloads import megabytes
     from .stages.models_here import model_record
 
     record = model_record(name)
@@ -46,7 +47,8 @@ def show_model(name: NameArgument, as_json: JsonOption = False) -> None:
         return
     for key, value in record.items():
         if value is not None:  # no table: addresses and commands are there to be copied
-            results.print(f"{key}: {_shown(value)}", markup=False, soft_wrap=True)
+            shown = megabytes(value) if key == "size" else _shown(value)
+            results.print(f"{key}: {shown}", markup=False, soft_wrap=True)
 
 
 @models_app.command("pull")
@@ -55,7 +57,7 @@ def pull_model(name: NameArgument, yes: YesOption = False) -> None:
     from .stages.pull_model import pull_model as stage
 
     place = stage(name, consent=consent(yes))
-    messages.print(f"{name}: {place}", markup=False, soft_wrap=True)
+    results.print(f"{name}: {place}", markup=False, soft_wrap=True)
 
 
 @models_app.command("import")
@@ -73,7 +75,12 @@ def import_released(
             "for --model NAME.",
         ),
     ] = None,
-    run: RunOption = DEFAULT_RUN,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run", envvar="OVSEG_RUN", help="Run directory to make; default: run, see --name."
+        ),
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option("--recipe", help="Shipped recipe or YAML file; default: the system's own."),
@@ -92,13 +99,14 @@ def import_released(
     changes = overrides or ()
     if (system is None) == (name is None):
         raise UsageError("models import: give --system, or --name as 'ovseg models list' has it")
+    if name is not None and url is not None:
+        raise UsageError("models import: --url goes with --system; a --name has its own address")
     if name is not None:
-        folder = None if run == DEFAULT_RUN else run
-        report = import_entry(file, name, folder, recipe=recipe, overrides=changes)
+        report = import_entry(file, name, run, recipe=recipe, overrides=changes)
     else:
-        origin = Origin(url=url)
+        origin, folder = Origin(url=url), run or DEFAULT_RUN
         report = import_model(
-            file, str(system), run, origin=origin, recipe=recipe, overrides=changes
+            file, str(system), folder, origin=origin, recipe=recipe, overrides=changes
         )
     for text in (f"licence of these weights: {report.licence}", *report.notes):
         note(text)
@@ -106,9 +114,10 @@ def import_released(
         print_json(report.as_json())
         return
     show_table(f"{file} -> {report.folder}", report.figures(), "part", "what")
-    model = name if name and run == DEFAULT_RUN else report.folder
-    use = f"use it with: ovseg predict photo.jpg --labels WORDS --model {model}"
-    messages.print(use, markup=False, soft_wrap=True)
+    if report.finds_masks:
+        model = name if name and run is None else report.folder
+        use = f"use it with: ovseg predict photo.jpg --labels WORDS --model {model}"
+        messages.print(use, markup=False, soft_wrap=True)
 
 
 def _shown(value: Any) -> str:

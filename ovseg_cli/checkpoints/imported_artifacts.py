@@ -1,6 +1,6 @@
 """The artifacts of a run directory that the parts of a released file become."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,7 +37,7 @@ class ImportedPart:
 
 
 def imported_artifacts(
-    parts: ReleasedParts, recipe: Recipe, *, source: str
+    parts: ReleasedParts, recipe: Recipe, *, source: str, said: Collection[str] = ()
 ) -> tuple[Recipe, dict[str, ImportedPart], str]:
     """The recipe of these weights, the artifacts by `kind/name`, and where CLIP comes from.
 
@@ -45,12 +45,13 @@ def imported_artifacts(
         parts: of the file.
         recipe: that they go with; sizes and architectures that shapes tell are not asked of it.
         source: the file's name, for messages.
+        said: the recipe's sections and options (`section.option`) that the file does not change.
 
     Raises:
         RecipeError: options that cannot be used.
         CheckpointError: tensors that are missing or of other shapes.
     """
-    recipe = _with_options(recipe, parts.options)
+    recipe = _with_options(recipe, parts.options, said)
     recipe, artifacts, clip, sentence = _clip_artifacts(parts, recipe, source=source)
     if parts.proposer:
         section = recipe.section("proposer")
@@ -108,11 +109,13 @@ def _clip_artifacts(
     return recipe, {f"clip/{RELEASED}": tower}, clip, f"{text}, fetched when it is first used"
 
 
-def _with_options(recipe: Recipe, options: Mapping[str, Mapping[str, Any]]) -> Recipe:
-    for section, changed in options.items():
-        if not changed:
-            continue
-        recipe = _with_section(recipe, section, {**recipe.section(section), **changed})
+def _with_options(
+    recipe: Recipe, options: Mapping[str, Mapping[str, Any]], said: Collection[str]
+) -> Recipe:
+    for section, found in options.items():
+        changed = {key: value for key, value in found.items() if f"{section}.{key}" not in said}
+        if changed and section not in said:
+            recipe = _with_section(recipe, section, {**recipe.section(section), **changed})
     return recipe
 
 

@@ -76,6 +76,11 @@ def _check_archive(path: Path) -> None:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: is cut off or damaged ({error}); fetch it again") from error
+    if any(member.filename.endswith("/constants.pkl") for member in members):
+        raise CheckpointError(
+            f"{path}: is a TorchScript program and no file of weights; of OpenAI's CLIPs name "
+            "open_clip's with --set clip.architecture=NAME, else ask for the tensors alone"
+        )
     grows = sum(member.file_size for member in members) > path.stat().st_size
     if grows or any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise CheckpointError(

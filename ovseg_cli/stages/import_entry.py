@@ -9,7 +9,7 @@ from ovseg_cli.checkpoints.released_systems import SYSTEMS
 from ovseg_cli.errors import UsageError
 
 from .import_model import ImportReport, import_model
-from .models_here import model_folder
+from .models_here import is_run_directory, model_folder
 
 
 def import_entry(
@@ -30,12 +30,16 @@ def import_entry(
         overrides: see `import_model`.
 
     Raises:
-        UsageError: no such entry, or one that is no released file; the folder holds something.
+        UsageError: no such entry, or one that is no released file; it is imported already, or the
+            folder holds something.
         CheckpointError: see `import_model`.
     """
     entry = catalogue_entry(name)
     if entry.system is None or not (entry.url or entry.page):
         raise UsageError(f"{name}: is no released file to be imported; see 'ovseg models list'")
+    place = folder or model_folder(name)
+    if folder is None and is_run_directory(place):
+        raise UsageError(f"{name}: is imported already; delete {place} to import it anew")
     usual = entry.system in SYSTEMS and SYSTEMS[entry.system].licence.name == entry.licence
     origin = Origin(
         url=entry.url or entry.page,
@@ -46,7 +50,7 @@ def import_entry(
     return import_model(
         file,
         entry.system,
-        folder or model_folder(name),
+        place,
         origin=origin,
         recipe=recipe,
         overrides=overrides,

@@ -7,11 +7,8 @@ whatever that one's own says.
 """
 
 import hashlib
-import os
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +28,7 @@ from ovseg_cli.progress import progress
 from ovseg_cli.recipe import Recipe, load_recipe
 from ovseg_cli.run import Run, StageRecord, file_hash, fingerprint_of
 from ovseg_cli.stages.recipe_check import check_recipe
-from ovseg_cli.storage import storage_errors, write_json
+from ovseg_cli.storage import write_json, writing_folder
 
 STAGE = "import"
 ORIGIN = "origin.json"
@@ -68,6 +65,11 @@ class ImportReport:
     notes: tuple[str, ...]
     seconds: float
 
+    @property
+    def finds_masks(self) -> bool:
+        """Whether `predict` can use it as it is: not where a file has a CLIP alone."""
+        return any(name.startswith("proposals/") for name in self.artifacts)
+
     def as_json(self) -> dict[str, Any]:
         """The report for programs."""
         return {**asdict(self), "file": str(self.file), "folder": str(self.folder)}
@@ -96,7 +98,8 @@ def import_model(
 ) -> ImportReport:
     """Reads a released file and writes a run directory, whole or not at all.
 
-    Sizes and architectures that shapes tell are taken from the file, all else from the recipe.
+    Sizes and architectures that shapes tell, and what the released configuration of such a file
+    says, are taken from it; all else is the recipe's, and what `overrides` say comes first.
 
     Args:
         file: as it was released.
@@ -104,7 +107,7 @@ def import_model(
         folder: new or empty.
         origin: what is known of the file.
         recipe: a shipped recipe's name or a file, instead of the system's own.
-        overrides: `section.option=value` on top of it.
+        overrides: `section.option=value` on top of the recipe and of what the file tells.
         shown: False for no progress bars.
 
     Raises:
@@ -116,16 +119,16 @@ def import_model(
     """
     start, origin = time.monotonic(), origin or Origin()
     released = _checked_system(system)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: exists; give a new or empty folder")
+    _check_folder(folder)
+    chosen = load_recipe(recipe or released.recipe, overrides)
+    check_recipe(chosen)
     state = read_released(file)
     _check_layout(state, system, file)
     sha256 = _checked_hash(file, origin, shown=shown)
-    chosen = load_recipe(recipe or released.recipe, overrides)
-    check_recipe(chosen)
     heads = int(chosen.section("proposer").get("heads", 8))
     parts = released.parts(state, heads=heads, source=str(file))
-    chosen, artifacts, clip = imported_artifacts(parts, chosen, source=str(file))
+    said = {override.partition("=")[0].strip() for override in overrides}
+    chosen, artifacts, clip = imported_artifacts(parts, chosen, source=str(file), said=said)
     check_recipe(chosen)
     key_map, unused = key_map_of(state, artifacts)
     licence = origin.licence or released.licence
@@ -142,7 +145,7 @@ def import_model(
         notes=parts.notes,
         seconds=0.0,
     )
-    with _new_folder(folder) as temporary:
+    with writing_folder(folder) as temporary:
         _write(Run(temporary), chosen, artifacts, report, sha256, shown=shown)
         write_json(temporary / ORIGIN, _origin_json(report, origin, released, sha256, key_map))
     return replace(report, seconds=round(time.monotonic() - start, 1))
@@ -152,6 +155,13 @@ def _checked_system(system: str) -> ReleasedSystem:
     if system not in SYSTEMS:
         raise UsageError(f"--system {system}: no such layout; there are {', '.join(SYSTEMS)}")
     return SYSTEMS[system]
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: exists; give a new or empty folder")
+    if folder.resolve() == Path.cwd():
+        raise UsageError(f"{folder}: is the folder that you are in; give a new one in it")
 
 
 def _check_layout(state: Mapping[str, Tensor], system: str, file: Path) -> None:
@@ -184,21 +194,6 @@ def _checked_hash(file: Path, origin: Origin, *, shown: bool) -> str:
             f"{file}: its sha256 is {digest} and not {origin.sha256}; fetch it again"
         )
     return digest
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside that one, which it becomes when all is written."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    with storage_errors(folder):
-        temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            if folder.exists():
-                folder.rmdir()
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write(

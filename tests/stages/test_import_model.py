@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import struct
 import zipfile
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 from released_mask2former import SIZES, released_mask2former
 from safetensors.torch import save_file
-from tiny_architectures import tiny_vit
+from tiny_architectures import random_clip, tiny_vit
 from torch import Tensor
 
 from ovseg_cli.checkpoints.origins import Origin
@@ -51,10 +52,11 @@ def released() -> dict[str, Tensor]:
     return state()
 
 
-def import_it(file: Path, system: str = "mask2former", **options):
+def import_it(file: Path, system: str = "mask2former", sets: tuple[str, ...] = (), **options):
     folder = file.parent / "run"
     architecture = tiny_vit(file.parent)
     overrides = [f"clip.architecture={architecture}", "clip.pretrained=null", "proposer.heads=4"]
+    overrides += ["framing.short_side=64", *sets]
     return import_model(file, system, folder, overrides=overrides, shown=False, **options)
 
 
@@ -142,6 +144,14 @@ def test_an_archive_that_grows_is_refused_before_it_does(tmp_path):
     assert "is a compressed archive and no file of weights" in refused(file)
 
 
+def test_a_torchscript_program_is_refused(tmp_path):
+    file = tmp_path / "ViT-B-32.pt"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("ViT-B-32/data.pkl", b"\x80\x02}.")
+        archive.writestr("ViT-B-32/constants.pkl", b"\x80\x02).")
+    assert "is a TorchScript program and no file of weights" in refused(file, "ovseg")
+
+
 def test_a_shape_that_no_memory_holds_is_refused(tmp_path, released):
     file = tmp_path / "model.pth"
     name = "sem_seg_head.predictor.decoder_norm.weight"
@@ -203,6 +213,34 @@ def test_a_wrong_checksum_and_a_full_folder_are_refused(tmp_path, released):
         import_it(file)
     with pytest.raises(UsageError, match="--system sam: no such layout"):
         import_model(file, "sam", tmp_path / "other")
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    with pytest.raises(UsageError, match="is the folder that you are in"):
+        import_model(tmp_path / "model.pth", "mask2former", Path("."))
+
+
+def test_what_the_user_says_comes_before_what_the_file_tells(tmp_path, released):
+    file = tmp_path / "model.pth"
+    torch.save({n: t for n, t in released.items() if "class_embed" not in n}, file)
+    message = refused(file, sets=("proposer.queries=9",))
+    assert f"mask_decoder.query_features.weight is {SIZES['queries']} x 32 and not 9" in message
+    scored = Run(import_it(file, sets=("classification.object_score=true",)).folder).recipe()
+    assert scored.section("classification")["object_score"] is True
+    shutil.rmtree(tmp_path / "run")
+    unscored = Run(import_it(file).folder).recipe()
+    assert unscored.section("classification")["object_score"] is False
+
+
+def test_a_clip_alone_says_that_it_finds_no_masks(tmp_path):
+    file = tmp_path / "clip.pt"
+    torch.save({"state_dict": random_clip(tiny_vit(tmp_path))}, file)
+    report = import_it(file, "ovseg", sets=("proposer.heads=8",))
+    assert set(report.artifacts) == {"clip/base"}
+    assert not report.finds_masks
+    assert "no proposer in it" in report.notes[0]
 
 
 def test_what_is_recorded(tmp_path, released):
