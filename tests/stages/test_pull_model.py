@@ -11,11 +11,17 @@ import pytest
 from huggingface_hub import constants
 from small_catalogue import MODEL, entries, small_catalogue, use
 
+from ovseg_cli.checkpoints.catalogue import catalogue_entry
 from ovseg_cli.errors import CheckpointError, InputError, UsageError
 from ovseg_cli.run import Run
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.stages import import_entry
-from ovseg_cli.stages.models_here import model_folder, model_record, model_records
+from ovseg_cli.stages.models_here import (
+    missing_parts,
+    model_folder,
+    model_record,
+    model_records,
+)
 from ovseg_cli.stages.pull_model import pull_model
 
 
@@ -151,6 +157,30 @@ def test_a_file_fetched_by_hand_is_imported_by_its_name_with_its_own_licence(
     assert (origin["entry"], origin["url"]) == ("by-hand", "https://drive.example/1")
     assert origin["licence"]["commercial"] is False
     assert pull_model("by-hand") == report.folder
+
+
+def test_what_is_imported_already_is_said(server, tmp_path):
+    pull_model(MODEL, consent=yes)
+    with pytest.raises(UsageError, match=f"{MODEL}: is imported already; delete"):
+        import_entry.import_entry(tmp_path / "model_final.pkl", MODEL)
+
+
+@pytest.mark.parametrize(
+    ("clip", "lacks"),
+    [("{}", []), ("{architecture: RN50-quickgelu, pretrained: openai}", ["RN50-quickgelu:openai"])],
+    ids=["its_own", "open_clips"],
+)
+def test_of_a_model_that_is_here_no_clip_is_asked_for_that_it_does_not_use(
+    server, tmp_path, monkeypatch, clip, lacks
+):
+    content = entries(server.url)
+    content[2]["clip"] = "RN50-quickgelu:openai"
+    use(content, tmp_path, monkeypatch)
+    entry = catalogue_entry("by-hand")
+    assert [part.name for part in missing_parts(entry)] == ["by-hand", "RN50-quickgelu:openai"]
+    model_folder("by-hand").mkdir(parents=True)
+    (model_folder("by-hand") / "recipe.yaml").write_text(f"clip: {clip}\n")
+    assert [part.name for part in missing_parts(entry)] == lacks
 
 
 def test_what_is_no_released_file_is_not_imported(server, tmp_path):
