@@ -54,6 +54,7 @@ def small_catalogue(folder):
     """The server of the entries' files; caches are in the folder, imports take a tiny CLIP."""
     server = LocalServer(zoo_file(folder).read_bytes())
     options = [f"clip.architecture={tiny_vit(folder)}", "clip.pretrained=null"]
+    options += ["framing.short_side=64"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OVSEG_CACHE", str(folder / "cache"))
         patch.setattr(import_module("huggingface_hub.constants"), "HF_HUB_CACHE", str(folder))

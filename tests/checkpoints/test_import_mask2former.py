@@ -2,11 +2,7 @@
 
 import pytest
 import torch
-from released_mask2former import (
-    SIZES,
-    released_mask2former,
-    zoo_pickle,
-)
+from released_mask2former import SIZES, released_mask2former, zoo_pickle
 from tiny_architectures import tiny_vit
 
 from ovseg_cli.proposers import Mask2Former
@@ -32,13 +28,9 @@ def test_a_zoo_file_predicts_any_words(tmp_path, backbone):
     architecture = tiny_vit(tmp_path)
     model = mask2former(**backbone)
     file = zoo_pickle(tmp_path / "model_final.pkl", released_mask2former(model))
-    report = import_model(
-        file,
-        "mask2former",
-        tmp_path / "run",
-        overrides=[f"clip.architecture={architecture}", "clip.pretrained=null", "proposer.heads=4"],
-        shown=False,
-    )
+    sets = [f"clip.architecture={architecture}", "clip.pretrained=null", "proposer.heads=4"]
+    sets += ["framing.short_side=64"]
+    report = import_model(file, "mask2former", tmp_path / "run", overrides=sets, shown=False)
     assert report.artifacts == {"proposals/released": len(model.state_dict())}
     assert report.unused == ("criterion.empty_weight",)
     assert report.commercial

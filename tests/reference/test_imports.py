@@ -59,7 +59,8 @@ def imported(
     """The segmenter of a file with that state."""
     torch.save({"model": state, "iteration": 9999}, folder / "model_final.pth")
     file, run = folder / "model_final.pth", folder / "run"
-    report = import_model(file, system, run, overrides=overrides, shown=False)
+    sets = ("framing.short_side=64", *overrides)
+    report = import_model(file, system, run, overrides=sets, shown=False)
     return report, Segmenter.from_run(Run(run))
 
 
