@@ -6,10 +6,10 @@
 set -euo pipefail
 run=${1:-run}
 recipe=${2:-fcclip_ade20k}
-from=$(cd "${OVSEG_DATA:-.}/ADEChallengeData2016" && pwd)
-to=${OVSEG_DATA:-.}/ade20k_panoptic
 
 ovseg datasets prepare ade20k_150 --data "${OVSEG_DATA:-.}"
+from=$(cd "${OVSEG_DATA:-.}/ADEChallengeData2016" && pwd)
+to=${OVSEG_DATA:-.}/ade20k_panoptic
 mkdir -p "$to/annotations"
 for part in training:train validation:val; do
   split=${part%:*} short=${part#*:}

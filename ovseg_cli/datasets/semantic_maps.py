@@ -116,7 +116,7 @@ class SemanticMaps:
         return Sample(
             image=read_rgb(path, (label_map.shape[0], label_map.shape[1])),
             image_id=index + 1,
-            file_name=path.name,
+            file_name=self.file_name(index),
             masks=label_map == labels[:, None, None],
             labels=labels,
             is_crowd=torch.zeros(len(labels), dtype=torch.bool),
@@ -125,6 +125,10 @@ class SemanticMaps:
     def image_path(self, index: int) -> Path:
         """The image's file."""
         return self._files[index][0]
+
+    def file_name(self, index: int) -> str:
+        """The image's name below the image folder, with slashes."""
+        return self.image_path(index).relative_to(self._images).as_posix()
 
     def images_without_map(self) -> tuple[Path, ...]:
         """Files of the image folder that no map is named after; nothing where a list is read."""

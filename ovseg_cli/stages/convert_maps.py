@@ -6,7 +6,7 @@ files any stage can learn from them, with the unseen classes of a zero-shot spli
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from ovseg_cli.datasets.semantic_maps import SemanticMaps, Values, pixel_values
 from ovseg_cli.errors import InputError, UsageError
 from ovseg_cli.progress import progress
+from ovseg_cli.stages.prepare.panoptic import image_ids
 from ovseg_cli.storage import write_json
 from ovseg_cli.structures import Segment, Vocabulary
 from ovseg_cli.vocabulary import builtin_ids, builtin_vocabulary, parse_labels
@@ -118,14 +119,15 @@ def _convert(dataset: SemanticMaps, ids: Sequence[int]) -> Int[Tensor, " K1"]:
     vocabulary, folder = dataset.vocabulary, dataset.root / "annotations"
     path = folder / f"panoptic_{dataset.split}.json"
     counts = torch.zeros(len(vocabulary) + 1, dtype=torch.int64)
-    numbers = _image_ids([dataset.image_path(index) for index in range(len(dataset))])
+    names = [dataset.file_name(index) for index in range(len(dataset))]
+    numbers = image_ids(names)
     with panoptic_json(path, categories(vocabulary, ids)) as file:
         for index in progress(range(len(dataset)), title=path.name, unit="image"):
-            label_map, image = dataset.label_map(index), dataset.image_path(index)
+            label_map = dataset.label_map(index)
             segments = _segments(label_map, vocabulary)
             if not segments:
                 continue
-            record, annotation = _records(label_map, segments, image, numbers[index], ids)
+            record, annotation = _records(label_map, segments, names[index], numbers[index], ids)
             write_png(path.with_suffix("") / annotation["file_name"], panoptic_image(label_map + 1))
             file.add(record, annotation)
             counts[[segment.label for segment in segments]] += 1
@@ -145,25 +147,18 @@ def _segments(label_map: Tensor, vocabulary: Vocabulary) -> tuple[Segment, ...]:
 
 
 def _records(
-    label_map: Tensor, segments: Sequence[Segment], image: Path, number: int, ids: Sequence[int]
+    label_map: Tensor, segments: Sequence[Segment], name: str, number: int, ids: Sequence[int]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """COCO's entries for an image and its annotation, which is no prediction and has no scores."""
     height, width = label_map.shape
-    record = {"id": number, "file_name": image.name, "height": height, "width": width}
+    record = {"id": number, "file_name": name, "height": height, "width": width}
     annotation = panoptic_annotation(
         label_map + 1,
         segments,
         image_id=number,
-        file_name=f"{image.stem}.png",
+        file_name=str(PurePosixPath(name).with_suffix(".png")),
         category_ids=ids,
     )
     for segment in annotation["segments_info"]:
         del segment["score"]
     return record, annotation
-
-
-def _image_ids(images: Sequence[Path]) -> list[int]:
-    """The names' own numbers where all are numbers, as COCO's captions count on; else 1, 2, ..."""
-    if all(path.stem.isdecimal() for path in images):
-        return [int(path.stem) for path in images]
-    return list(range(1, len(images) + 1))

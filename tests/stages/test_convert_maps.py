@@ -1,6 +1,7 @@
 """Label maps as panoptic annotations, and what the zero-shot protocol makes of them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,19 @@ def root(tmp_path: Path) -> Path:
 def settings_of(root: Path, **options: str) -> Settings:
     section = {"root": str(root), "images": "JPEGImages", **options}
     return Settings(Run(root / "run"), Recipe("r", sections={"dataset": section}))
+
+
+def test_images_of_a_list_may_lie_in_folders(root: Path) -> None:
+    for folder, ending in (("JPEGImages", "jpg"), ("maps", "png")):
+        for place, name in (("a", "2007_01"), ("b", "2007_02")):
+            (root / folder / place).mkdir()
+            (root / folder / f"{name}.{ending}").rename(root / folder / place / f"7.{ending}")
+    (root / "names.txt").write_text("a/7.jpg\nb/7.jpg\n")
+    convert_maps(root, "val", replace(VOC, names="names.txt"))
+    dataset = CocoDataset(root, "val", images="JPEGImages")
+    assert [sample.file_name for sample in dataset] == ["a/7.jpg", "b/7.jpg"]
+    assert [sample.labels.tolist() for sample in dataset] == [[PERSON, SHEEP], [SHEEP]]
+    assert [record.image_id for record in dataset.records] == [1, 2]
 
 
 def test_a_segment_for_each_class_of_an_image(root: Path) -> None:

@@ -112,7 +112,8 @@ def instances_of(job: Job) -> Record:
 def _coco(records: Sequence[Record]) -> Record:
     images: list[Record] = []
     annotations: list[Record] = []
-    for number, record in zip(image_ids(records), records, strict=True):
+    numbers = image_ids([record["file_name"] for record in records])
+    for number, record in zip(numbers, records, strict=True):
         images.append(
             {"id": number} | {key: record[key] for key in ("file_name", "height", "width")}
         )

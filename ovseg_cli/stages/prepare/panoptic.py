@@ -114,8 +114,9 @@ def write_panoptic_json(path: Path, classes: str, records: Sequence[Record]) -> 
     Raises:
         StorageError: no space left, or the folder cannot be written.
     """
+    numbers = image_ids([record["file_name"] for record in records])
     with panoptic_json(path, category_entries(classes)) as file:
-        for number, record in zip(image_ids(records), records, strict=True):
+        for number, record in zip(numbers, records, strict=True):
             image = {"id": number} | {key: record[key] for key in ("file_name", "height", "width")}
             file.add(
                 image,
@@ -127,11 +128,17 @@ def write_panoptic_json(path: Path, classes: str, records: Sequence[Record]) -> 
             )
 
 
-def image_ids(records: Sequence[Record]) -> list[int]:
-    """The names' own numbers where all are numbers, as in COCO; else 1, 2, ..."""
-    stems = [Path(record["file_name"]).stem for record in records]
+def image_ids(names: Sequence[str]) -> list[int]:
+    """The images' own numbers where all have different ones, as in COCO; else 1, 2, ...
+
+    Args:
+        names: of the images' files.
+    """
+    stems = [Path(name).stem for name in names]
     if all(stem.isdecimal() for stem in stems):
-        return [int(stem) for stem in stems]
+        numbers = [int(stem) for stem in stems]
+        if len(set(numbers)) == len(numbers):
+            return numbers
     return list(range(1, len(stems) + 1))
 
 
