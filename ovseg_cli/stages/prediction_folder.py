@@ -25,9 +25,15 @@ def check_folder(folder: Path, *, overwrite: bool = False) -> None:
         overwrite: whether those of an earlier time may go.
 
     Raises:
-        UsageError: there are results of an earlier time, or other files in their place.
+        UsageError: there are results of an earlier time, or other files in their place; a file is
+            where the folder or one above it shall be.
+        StorageError: what is there cannot be looked at.
     """
-    there = [name for name in (*RESULT_FOLDERS, *_FILES) if (folder / name).exists()]
+    with storage_errors(folder):
+        place = next((place for place in (folder, *folder.parents) if place.exists()), None)
+        if place is not None and not place.is_dir():
+            raise UsageError(f"{place}: a file stands where a folder is needed; choose another")
+        there = [name for name in (*RESULT_FOLDERS, *_FILES) if (folder / name).exists()]
     if there and not has_results(folder):
         raise UsageError(
             f"{folder / there[0]}: in the place of a result, and not written by predict; "

@@ -211,6 +211,15 @@ def test_files_of_others_are_never_overwritten(tmp_path, name) -> None:
     assert files_in(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("output", ["a.png", "a.png/deep/er"])
+def test_a_file_in_the_place_of_the_folder_is_told_before_any_image_is_read(
+    tmp_path, output
+) -> None:
+    picture(tmp_path / "a.png")
+    with pytest.raises(UsageError, match=r"a\.png: a file stands where a folder is needed"):
+        predict(["missing.png"], WORDS, halves, tmp_path / output)
+
+
 def video(path: Path, count: int = 6, share: float = 1) -> Path:
     av = pytest.importorskip("av", reason='videos need PyAV: pip install "ovseg[video]"')
     noise = np.random.default_rng(0)
