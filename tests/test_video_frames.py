@@ -186,7 +186,9 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch) -> None:
         list(video_frames(path, max_pixels=LIMIT))
 
 
-def test_drawings_become_a_video_of_the_first_ones_size(tmp_path) -> None:
+@pytest.mark.parametrize("missing", ["nothing", "libx264"])
+def test_drawings_become_a_video_of_the_first_ones_size(tmp_path, monkeypatch, missing) -> None:
+    monkeypatch.setattr(av, "codecs_available", av.codecs_available - {missing})
     path = tmp_path / "deep" / "a.mp4"
     with film(path, Fraction(10)) as drawings:
         for size in ((63, 49), (63, 49), (80, 20)):

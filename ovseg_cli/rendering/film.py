@@ -1,4 +1,4 @@
-"""Drawings of a video's frames as a video (H.264 in MP4): PyAV, the extra `video`."""
+"""Drawings of a video's frames as a video (H.264 in MP4, or MPEG-4): PyAV, the extra `video`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 
 from ..storage import writing
+
+_CODECS = ("libx264", "mpeg4")  # FFmpeg is also built without the first
 
 
 class Film:
@@ -29,7 +31,8 @@ class Film:
         import av
 
         if self._stream is None:
-            self._stream = self._container.add_stream("libx264", rate=self._rate)
+            codec = next(name for name in _CODECS if name in av.codecs_available)
+            self._stream = self._container.add_stream(codec, rate=self._rate)
             self._stream.pix_fmt = "yuv420p"  # what browsers play; it needs even sides
             self._stream.width, self._stream.height = (max(2, n // 2 * 2) for n in picture.size)
         size = (self._stream.width, self._stream.height)
