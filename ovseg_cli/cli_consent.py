@@ -18,6 +18,9 @@ def consent(yes: bool) -> Callable[[str], bool | None]:
             return True
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             return None
-        return typer.confirm(question, err=True)
+        try:
+            return typer.confirm(question, err=True)
+        except typer.Abort as error:
+            raise KeyboardInterrupt from error  # as anywhere else: Typer's own would end with 1
 
     return answer
