@@ -6,37 +6,28 @@ crops of them without any of our parts.
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ovseg_cli.checkpoints.proposer_parts import ArtifactOptions
-from ovseg_cli.checkpoints.run_parts import artifacts_of
 from ovseg_cli.datasets.class_lists import Part
 from ovseg_cli.datasets.coco import CocoDataset
 from ovseg_cli.datasets.semantic_maps import SemanticMaps
 from ovseg_cli.errors import RecipeError, UsageError
 from ovseg_cli.recipe import build
-from ovseg_cli.run import StageRecord, file_hash, fingerprint_of
-from ovseg_cli.segmenter import Segmenter
+from ovseg_cli.run import StageRecord, fingerprint_of
 from ovseg_cli.stages.beside import beside_of
 from ovseg_cli.stages.evaluate_options import EvaluateOptions, Protocol, check_options
 from ovseg_cli.stages.evaluation_files import write_figures
 from ovseg_cli.stages.evaluation_report import FILE as REPORT
 from ovseg_cli.stages.evaluation_report import write_report
-from ovseg_cli.stages.given_masks import GivenMasks, given_masks
-from ovseg_cli.stages.oracle_classes import OracleClasses
 from ovseg_cli.stages.oracles import with_oracle
 from ovseg_cli.stages.report_images import ReportImages
+from ovseg_cli.stages.scored_segmenter import scored_segmenter
 from ovseg_cli.stages.scores import Results, Scores
-from ovseg_cli.stages.scoring import refines, score
+from ovseg_cli.stages.scoring import score
 from ovseg_cli.stages.session import Settings, dataset_of, dataset_options
 from ovseg_cli.stages.targets import target_dataset, target_options, with_target
-from ovseg_cli.structures import Vocabulary
-from ovseg_cli.vocabulary.labels import parse_labels
-from ovseg_cli.vocabulary.seen_classes import with_seen
-from ovseg_cli.vocabulary.text_embeddings import text_cache_folder
 
 STAGE = "evaluate"
 PARTS: dict[Protocol, Part] = {
@@ -102,26 +93,13 @@ def evaluate(
     """
     if oracle is not None:
         settings = replace(settings, recipe=with_oracle(settings.recipe, oracle))
-    if name is not None and (name in ("", ".", "..") or Path(name).name != name):
-        raise UsageError(f"--name {name}: is no name of a folder; leave out slashes")
+    _check_name(name)
     options, dataset, title = _what_to_score(settings, split, target, sweep=sweep)
     if target is not None:
         settings = replace(settings, recipe=with_target(settings.recipe, target))
-    given = None
-    if options.masks_from is not None:
-        named = build("artifacts", settings.recipe.section("artifacts"), ArtifactOptions)
-        path = Path(options.masks_from)
-        given = given_masks(path, device=settings.device, name=named.proposals)
-    own_masks = given is None and not options.oracle_masks
-    segmenter = _segmenter(settings, given, with_proposer=own_masks)
-    vocabulary = scored_vocabulary(dataset.vocabulary, segmenter.vocabulary_options.labels)
-    if segmenter.training_vocabulary is not None:
-        vocabulary = with_seen(vocabulary, segmenter.training_vocabulary)
-    artifacts = artifacts_of(settings.run, settings.recipe, proposer=own_masks)
-    masks = settings.recipe.section("proposer").get("name", "") if own_masks else "ground_truth"
-    masks = masks if given is None else given.name
-    asked = options.oracle_classes is None or options.sensitivity or refines(segmenter)
-    name = name or default_name(artifacts, masks, options.oracle_classes, clip_is_asked=asked)
+    scored = scored_segmenter(settings, options)
+    segmenter = scored.segmenter
+    vocabulary = scored.vocabulary(dataset.vocabulary)
     beside = beside_of(segmenter, vocabulary, options, kind=dataset.kind, settings=settings)
     with settings.run.lock():
         pass  # whoever writes there is met before the images, and not when results are recorded
@@ -140,32 +118,20 @@ def evaluate(
     evaluation = Evaluation(
         results,
         per_class,
-        settings.run.path / "evaluation" / title / name,
+        settings.run.path / "evaluation" / title / (name or scored.name),
         time.monotonic() - start,
         [] if beside.sweep is None else beside.sweep.compute(),
         [] if beside.input_sizes is None else beside.input_sizes.compute(),
     )
-    inputs = {artifact: _hash(settings, artifact) for artifact in artifacts}
-    inputs |= {} if given is None else given.inputs
     what = {"dataset": title, "protocol": options.protocol, "target": target}
-    _write(evaluation, settings, what, inputs, scores=scores, images=images)
-    _record(evaluation, settings, what, inputs)
+    _write(evaluation, settings, what, scored.inputs, scores=scores, images=images)
+    _record(evaluation, settings, what, scored.inputs)
     return evaluation
 
 
-def _segmenter(settings: Settings, given: GivenMasks | None, *, with_proposer: bool) -> Segmenter:
-    segmenter = Segmenter.from_run(
-        settings.run,
-        settings.recipe,
-        device=settings.device,
-        precision=settings.precision_or("fp32"),
-        with_proposer=with_proposer,
-        text_cache=text_cache_folder(),
-    )
-    if given is not None:
-        segmenter.proposer, segmenter.framing = given.proposer, given.framing
-        segmenter.training_vocabulary = given.training or segmenter.training_vocabulary
-    return segmenter
+def _check_name(name: str | None) -> None:
+    if name is not None and (name in ("", ".", "..") or Path(name).name != name):
+        raise UsageError(f"--name {name}: is no name of a folder; leave out slashes")
 
 
 def _what_to_score(
@@ -199,59 +165,6 @@ def _what_to_score(
             "dataset.classes to a built-in vocabulary that does, such as coco_48_17"
         )
     return options, dataset, f"{title}-{options.protocol}"
-
-
-def scored_vocabulary(classes: Vocabulary, labels: str | None) -> Vocabulary:
-    """The dataset's classes, with the words that a recipe has for them.
-
-    Args:
-        classes: the dataset's.
-        labels: words in the order of the classes, in the syntax of `--labels`.
-
-    Raises:
-        RecipeError: there are more or fewer labels than classes.
-        VocabularyError: the labels cannot be used.
-    """
-    if labels is None:
-        return classes
-    words = parse_labels(labels)
-    if len(words) != len(classes):
-        raise RecipeError(
-            f"[vocabulary] labels: {len(words)} classes, but the dataset has {len(classes)}; "
-            "name one for each, in the order of its category ids"
-        )
-    return Vocabulary(words.names, words.synonyms, classes.is_thing, classes.seen)
-
-
-def default_name(
-    artifacts: Sequence[str],
-    masks: str,
-    oracle: OracleClasses | None,
-    *,
-    clip_is_asked: bool = True,
-) -> str:
-    """The artifacts' names, after that of the masks where no artifact gives them.
-
-    Args:
-        artifacts: as `kind/name`, the proposals first where there are any.
-        masks: what to call the masks that no artifact gives.
-        oracle: where annotations classify, named behind the artifacts.
-        clip_is_asked: whether the results depend on CLIP at all; if not, its artifacts have no
-            place in the name.
-    """
-    names = [artifact.partition("/")[2] for artifact in artifacts]
-    if not artifacts or not artifacts[0].startswith("proposals/"):
-        names.insert(0, masks)
-    if not clip_is_asked:
-        del names[1:]
-    if len(names) > 2 and "base" in names:
-        names.remove("base")  # what was tuned sits on it
-    return "-".join(names if oracle is None else [*names, f"oracle_{oracle}"])
-
-
-def _hash(settings: Settings, artifact: str) -> str:
-    kind, _, name = artifact.partition("/")
-    return file_hash(settings.run.artifact_path(kind, name))
 
 
 def _write(

@@ -15,8 +15,8 @@ from ..recipe import Recipe
 from ..run import Run, file_hash
 from ..segmenter import Segmenter
 from ..storage import write_json, write_text
-from .evaluate import scored_vocabulary
 from .evaluate_options import EvaluateOptions
+from .scored_segmenter import scored_vocabulary
 from .scoring import score
 from .session import Settings, dataset_of, dataset_options, dataset_root
 

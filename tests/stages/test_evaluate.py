@@ -25,10 +25,11 @@ from ovseg_cli.proposers import PROPOSERS
 from ovseg_cli.recipe import Recipe
 from ovseg_cli.run import Run
 from ovseg_cli.segmenter import Segmenter
-from ovseg_cli.stages.evaluate import default_name, evaluate, scored_vocabulary
+from ovseg_cli.stages.evaluate import evaluate
 from ovseg_cli.stages.evaluate_options import EvaluateOptions
 from ovseg_cli.stages.make_shapes import ShapesOptions, make_shapes
 from ovseg_cli.stages.oracles import with_oracle
+from ovseg_cli.stages.scored_segmenter import default_name, scored_vocabulary
 from ovseg_cli.stages.scores import class_map, results_table, segment_map, sweep_table
 from ovseg_cli.stages.scoring import score
 from ovseg_cli.stages.session import Settings
