@@ -93,7 +93,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)  # Windows syncs nothing that is only read
+    # Windows syncs nothing that is only read; elsewhere a link to a read-only file is synced, too
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

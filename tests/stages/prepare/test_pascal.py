@@ -1,5 +1,6 @@
 """PASCAL Context and VOC as they are published."""
 
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -149,6 +150,14 @@ def test_an_image_that_is_a_link_is_followed(context: Path, tmp_path: Path) -> N
     prepare("pascal_context_59", tmp_path)
     made = tmp_path / "pascal_context_full" / "images" / path.name
     assert made.read_bytes() == (context / "store.jpg").read_bytes()
+
+
+def test_an_image_that_is_read_only_is_linked(context: Path, tmp_path: Path) -> None:
+    for path in (context / "JPEGImages").iterdir():
+        path.chmod(0o444)
+    if os.access(path, os.W_OK):
+        pytest.skip("who is root may write everything")
+    assert prepare("pascal_context_59", tmp_path).counts == {"val label maps": 2}
 
 
 def test_several_processes_make_the_same_files(voc: Path, tmp_path: Path) -> None:
