@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ovseg_cli.errors import UsageError
+from ovseg_cli.errors import StorageError, UsageError
 from ovseg_cli.storage import storage_errors
 
 RESULT_FOLDERS = ("overlays", "panoptic", "semantic")
@@ -25,14 +25,16 @@ def check_folder(folder: Path, *, overwrite: bool = False) -> None:
         overwrite: whether those of an earlier time may go.
 
     Raises:
-        UsageError: there are results of an earlier time, or other files in their place; a file is
-            where the folder or one above it shall be.
-        StorageError: what is there cannot be looked at.
+        UsageError: there are results of an earlier time, or other files in their place.
+        StorageError: a file is where the folder or one above it shall be, or what is there cannot
+            be looked at.
     """
     with storage_errors(folder):
         place = next((place for place in (folder, *folder.parents) if place.exists()), None)
         if place is not None and not place.is_dir():
-            raise UsageError(f"{place}: a file stands where a folder is needed; choose another")
+            raise StorageError(
+                f"{place}: a file stands where a folder is needed; choose another folder"
+            )
         there = [name for name in (*RESULT_FOLDERS, *_FILES) if (folder / name).exists()]
     if there and not has_results(folder):
         raise UsageError(

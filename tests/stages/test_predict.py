@@ -216,7 +216,7 @@ def test_a_file_in_the_place_of_the_folder_is_told_before_any_image_is_read(
     tmp_path, output
 ) -> None:
     picture(tmp_path / "a.png")
-    with pytest.raises(UsageError, match=r"a\.png: a file stands where a folder is needed"):
+    with pytest.raises(StorageError, match=r"a\.png: a file stands where a folder is needed"):
         predict(["missing.png"], WORDS, halves, tmp_path / output)
 
 
