@@ -309,7 +309,7 @@ def evaluate(
     ] = False,
     oracle: Annotated[
         str | None,
-        typer.Option("--oracle", help="Annotated masks or classes instead: an upper bound."),
+        typer.Option("--oracle", help="masks or classes, from the annotations: an upper bound."),
     ] = None,
     report: ReportOption = True,
     device: DeviceOption = "auto",
