@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from ovseg_cli.errors import UsageError
+from ovseg_cli.errors import RunError, UsageError
 from ovseg_cli.export import Agreement, WordedSegmenter, missing_packages, write_onnx
 from ovseg_cli.image_sources import open_image
 from ovseg_cli.run import Run
@@ -116,7 +116,6 @@ def _usual_size(segmenter: Segmenter) -> tuple[int, int]:
 
 def _about(run: Run, segmenter: Segmenter, module: WordedSegmenter) -> dict[str, Any]:
     """What whoever runs the file has to know."""
-    origin = run.path / ORIGIN
     return {
         "version": VERSION,
         "names": list(module.vocabulary.names),
@@ -127,5 +126,15 @@ def _about(run: Run, segmenter: Segmenter, module: WordedSegmenter) -> dict[str,
         "align_corners": segmenter.framing.align_corners,
         "class_probabilities": "(N, K), object score included where the system has one",
         "inference": asdict(segmenter.inference),
-        "origin": json.loads(origin.read_text(encoding="utf-8")) if origin.is_file() else None,
+        "origin": _origin(run.path / ORIGIN),
     }
+
+
+def _origin(file: Path) -> Any:
+    """Where imported weights came from and their licence; None where nothing was imported."""
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{file}: damaged ({error}); import the weights again") from error

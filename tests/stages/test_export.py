@@ -17,7 +17,7 @@ from untrained_run import untrained_run
 
 from ovseg_cli.classification import Classification
 from ovseg_cli.cli import app
-from ovseg_cli.errors import UsageError
+from ovseg_cli.errors import RunError, UsageError
 from ovseg_cli.export import METADATA_KEY, WordedSegmenter, onnx_file, write_onnx
 from ovseg_cli.export.comparison import agreement, mask_ious
 from ovseg_cli.export.onnx_file import run_onnx
@@ -26,14 +26,14 @@ from ovseg_cli.proposers import ClipMask2Former, FolderMasks, Mask2Former
 from ovseg_cli.segmenter import Segmenter
 from ovseg_cli.stages import export as stage
 from ovseg_cli.stages.export import export
-from ovseg_cli.structures import EncodedMasks, FramedImage, Proposals
+from ovseg_cli.structures import FramedImage, Proposals
 from ovseg_cli.vocabulary.labels import parse_labels
 
 LABELS = "star,couch/sofa/settee,grass:stuff"
 SIZE = (64, 96)
 SMALL = {
     "hidden_dim": 32, "mask_dim": 16, "queries": 4, "heads": 2, "encoder_layers": 1,
-    "encoder_feedforward_dim": 16, "decoder_layers": 2, "feedforward_dim": 16,
+    "encoder_feedforward_dim": 16, "decoder_layers": 1, "feedforward_dim": 16,
 }  # fmt: skip
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -176,16 +176,16 @@ class Copied:
 
 @needs_onnx
 def test_a_part_that_cannot_be_written_is_named(run: Path, tmp_path: Path) -> None:
-    class Looks(MaskClassTokens):
-        def encode(self, framed: FramedImage, proposals: Proposals) -> EncodedMasks:
-            if proposals.mask_logits.sum() > 0:
+    class Looks(Mask2Former):
+        def propose(self, framed: FramedImage) -> Proposals:
+            if framed.pixels.sum() > 0:
                 framed = replace(framed, pixels=framed.pixels + 1)
-            return super().encode(framed, proposals)
+            return super().propose(framed)
 
     segmenter = Segmenter.from_run(run)
-    segmenter.mask_encoder = Looks(segmenter.clip)
+    segmenter.proposer = Looks(**SMALL, backbone="resnet10", backbone_width=8)
     module = WordedSegmenter(segmenter, parse_labels(LABELS), SIZE)
-    with pytest.raises(UsageError, match="Mask2Former and Looks: PyTorch cannot write them"):
+    with pytest.raises(UsageError, match="Looks and MaskClassTokens: PyTorch cannot write them"):
         write_onnx(module, tmp_path / "model.onnx", images(1), {})
     assert not list(tmp_path.iterdir())
 
@@ -253,6 +253,14 @@ def test_a_file_that_is_there_is_left_alone(run: Path, tmp_path: Path) -> None:
     assert file.read_bytes() == b"mine"
     with pytest.raises(UsageError, match=r"must end in \.onnx"):
         export(tmp_path / "model", LABELS, run=run)
+
+
+@needs_onnx
+def test_a_damaged_origin_is_named(tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run")
+    (run / "origin.json").write_text("{")
+    with pytest.raises(RunError, match=r"origin\.json: damaged .*; import the weights again"):
+        export(tmp_path / "model.onnx", LABELS, run=run)
 
 
 def test_a_missing_extra_is_told(run: Path, tmp_path: Path, monkeypatch) -> None:
