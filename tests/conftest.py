@@ -1,6 +1,7 @@
 """One thread: in small tests, threads that wait for one another cost more than they give.
 
-And a cache of their own: tests neither read nor write the user's.
+And a cache of their own: tests neither read nor write the user's. Property tests draw the same
+examples every time, with no limit of time for one.
 """
 
 import os
@@ -9,7 +10,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from hypothesis import settings
 
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 torch.set_num_threads(1)
 
 
