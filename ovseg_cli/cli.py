@@ -262,7 +262,8 @@ def predict(
         on_record=print_json if as_json else None,
     )
     if not as_json and result.images:
-        show_table(f"{result.images} images -> {result.folder}", result.found, "class", "found")
+        count = "1 image" if result.images == 1 else f"{result.images} images"
+        show_table(f"{count} -> {result.folder}", result.found, "class", "found")
     error = result.error()
     if error is not None:
         raise error

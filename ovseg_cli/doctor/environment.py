@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from .finding import Finding, problem, warning
 
 PACKAGES = ("open_clip_torch", "timm", "numpy", "scipy", "pillow", "pycocotools", "safetensors")
-EXTRAS = {"video": "av", "sam": "transformers", "ray": "ray"}
+EXTRAS = {"video": "av", "export": "onnxruntime", "sam": "transformers", "ray": "ray"}
 
 
 def python() -> Finding:
@@ -91,7 +91,7 @@ def clip() -> Finding:
 
 
 def extras() -> Finding:
-    """What is optional: videos, SAM's proposals, mining on many machines."""
+    """What is optional: videos, ONNX files, SAM's proposals, mining on many machines."""
     there = {extra: installed(package) for extra, package in EXTRAS.items()}
     found = (f"{extra} {number or 'not installed'}" for extra, number in there.items())
     return Finding("extras", ", ".join(found) + "; pip install 'ovseg[NAME]' adds one")
