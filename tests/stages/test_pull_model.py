@@ -120,7 +120,8 @@ def test_ctrl_c_keeps_the_part_and_ends_with_130(server, tmp_path):
     """In a real process, while the server makes it wait."""
     server.stalls_after = 1_000_000
     code = (
-        "import sys\nfrom pathlib import Path\n"
+        "import signal, sys\nfrom pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
         "from ovseg_cli.checkpoints import catalogue\n"
         f"catalogue.CATALOGUE = Path({str(tmp_path / 'catalogue.yaml')!r})\n"
         f"sys.argv = ['ovseg', 'models', 'pull', {MODEL!r}, '--yes']\n"
