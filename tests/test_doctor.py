@@ -237,7 +237,9 @@ def test_a_damaged_recipe_or_manifest_is_told(run, name) -> None:
     assert name in finding.found
 
 
-@pytest.mark.parametrize(("pid", "words"), [(2**22 + 5, "is gone"), (os.getpid(), "is writing")])
+@pytest.mark.parametrize(
+    ("pid", "words"), [(2**22 + 5, "is gone"), (os.getpid(), "is writing")], ids=["gone", "alive"]
+)
 def test_a_lock_tells_whether_its_process_lives(run, pid, words) -> None:
     holder = {"pid": pid, "host": socket.gethostname()}
     (run.path / ".lock").write_text(json.dumps(holder))
